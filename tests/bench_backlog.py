@@ -27,7 +27,7 @@ from lesion_triage.backlog.photographs import detect_source
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.quality import assess
+from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import Bundle, seal
@@ -118,7 +118,7 @@ def main(views: int = 1) -> None:
 
         def gated(path: Path) -> None:
             picture = decode(path.read_bytes(), spec)
-            assess(picture, limits)
+            assess_quality(picture, limits)
             graph.run(picture.pixels)
 
         variants: dict[str, Variant] = {

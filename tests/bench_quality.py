@@ -12,7 +12,7 @@ import torch
 
 from bench import alternate, jpeg
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.quality import assess
+from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.calibrate.novelty import fit
 from lesion_triage.export import novelty
@@ -36,10 +36,10 @@ def main() -> None:
         bare = session(without_levels(plain))
         for width, height in ((600, 450), (4000, 3000)):
             data = jpeg(width, height)
-            assert not assess(decode(data, spec), limits).refusals  # else the graph would not be run
+            assert not assess_quality(decode(data, spec), limits).refusals  # else the graph would not be run
             with_net = functools.partial(scored, gated, data, spec, limits)
             without = functools.partial(scored, bare, data, spec, None)
-            gate = functools.partial(assess, decode(data, spec), limits)
+            gate = functools.partial(assess_quality, decode(data, spec), limits)
             what = f"{width}x{height} JPEG, lite0, {views} view(s)"
             print(f"scoring with both gates / with none, {what}: {ratio(with_net, without)}")
             print(f"quality gate alone / scoring with none, {what}: {ratio(gate, without)}")
@@ -62,7 +62,7 @@ def scored(graph: ort.InferenceSession, data: bytes, spec: PixelSpec, limits: Qu
     """The way of one photograph; ``limits`` None leaves the quality gate out."""
     picture = decode(data, spec)
     if limits is not None:
-        assess(picture, limits)
+        assess_quality(picture, limits)
     graph.run(None, {"pixels": picture.pixels[np.newaxis]})
 
 

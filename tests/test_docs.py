@@ -16,7 +16,7 @@ import docs_shell
 from lesion_triage import cli, errors
 from lesion_triage.bundle import calibration, certificate, red_flags, schema, signing
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config, Part
 from lesion_triage.data.sources import folder
@@ -186,7 +186,7 @@ def test_every_code_that_a_client_may_meet_is_documented(code: str) -> None:
 
 def test_the_page_for_clients_names_no_condition_and_promises_nothing() -> None:
     words = r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)"
-    prose = text_of("http-api.md").replace(english().notice, "")
+    prose = text_of("http-api.md").replace(english_catalogue().notice, "")
     assert re.findall(words, prose, re.IGNORECASE) == []
 
 

@@ -10,7 +10,14 @@ import pytest
 
 from forbidden_words import words_in
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.red_flags import YES_NO_FIELDS, RedFlag, RedFlags, band_limit, fired, refers
+from lesion_triage.bundle.red_flags import (
+    YES_NO_FIELDS,
+    RedFlag,
+    RedFlags,
+    any_flag_refers,
+    latest_allowed_band,
+    raised_flags,
+)
 from lesion_triage.errors import ConfigError
 from lesion_triage.red_flags_file import read
 
@@ -114,8 +121,8 @@ def test_no_yes_or_no_question_is_asked_for_nothing(defaults: RedFlags) -> None:
     partners = {"raised_and_firm": {"growing": True}, "inflamed": {"itching": True}}
     for question in YES_NO_FIELDS:
         around = {**every_answer, **partners.get(question, {})}
-        without = fired(defaults.flags, History(**{**around, question: False}))
-        with_it = fired(defaults.flags, History(**{**around, question: True}))
+        without = raised_flags(defaults.flags, History(**{**around, question: False}))
+        with_it = raised_flags(defaults.flags, History(**{**around, question: True}))
         assert len(with_it) > len(without), question
 
 
@@ -145,7 +152,7 @@ def test_no_yes_or_no_question_is_asked_for_nothing(defaults: RedFlags) -> None:
     ids=str,
 )
 def test_what_guidance_sends_to_a_visit_is_referred(defaults: RedFlags, told: dict[str, Any]) -> None:
-    assert refers(fired(defaults.flags, History(**told)))
+    assert any_flag_refers(raised_flags(defaults.flags, History(**told)))
 
 
 # NICE NG12: major features 2 points, minor ones 1, from 3 on refer. Shape and colour are for the picture.
@@ -157,20 +164,20 @@ def test_three_points_of_the_weighted_checklist_are_referred(defaults: RedFlags,
     features = [name for place, name in enumerate(_POINTS) if present >> place & 1]
     told = {name: 7 if name == "diameter_mm" else True for name in features}
     if sum(_POINTS[name] for name in features) >= 3:
-        assert refers(fired(defaults.flags, History(**told)))
+        assert any_flag_refers(raised_flags(defaults.flags, History(**told)))
 
 
 @pytest.mark.parametrize("told", [{"is_new": True, "age_years": 39}, {"age_years": 16}, {"inflamed": True}])
 def test_what_no_rule_speaks_of_is_left_to_the_score(defaults: RedFlags, told: dict[str, Any]) -> None:
-    assert fired(defaults.flags, History(**told)) == ()
+    assert raised_flags(defaults.flags, History(**told)) == ()
 
 
 @pytest.mark.parametrize("told", [{"many_moles": True}, {"patient_worried": True}])
 def test_a_risk_alone_only_keeps_a_case_out_of_the_last_band(
     defaults: RedFlags, told: dict[str, Any]
 ) -> None:
-    found = fired(defaults.flags, History(**told))
-    assert (refers(found), band_limit(found)) == (False, 3)
+    found = raised_flags(defaults.flags, History(**told))
+    assert (any_flag_refers(found), latest_allowed_band(found)) == (False, 3)
 
 
 def test_what_is_sealed_of_the_defaults_names_no_condition(defaults: RedFlags) -> None:
@@ -216,7 +223,9 @@ def test_the_page_states_what_the_defaults_cost_on_real_histories(defaults: RedF
         shares = []
         for group in (True, False):
             hits = [
-                _hit(code, fired(defaults.flags, history)) for positive, history in told if positive is group
+                _hit(code, raised_flags(defaults.flags, history))
+                for positive, history in told
+                if positive is group
             ]
             shares.append(f"{100 * sum(hits) / len(hits):.0f} %")
         if shares != ["0 %", "0 %"]:
@@ -233,4 +242,4 @@ def _history(row: dict[str, str]) -> History:
 
 
 def _hit(code: str, flags: tuple[RedFlag, ...]) -> bool:
-    return refers(flags) if code == "any that refers" else code in {flag.code for flag in flags}
+    return any_flag_refers(flags) if code == "any that refers" else code in {flag.code for flag in flags}

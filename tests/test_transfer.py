@@ -14,7 +14,12 @@ from PIL.PngImagePlugin import PngInfo
 
 import tiny_bundle
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.fingerprints import Seen, as_text, of_file, of_pixels
+from lesion_triage.bundle.fingerprints import (
+    UsedPictures,
+    file_fingerprint,
+    format_fingerprints,
+    pixel_fingerprint,
+)
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.scorer import Scorer, score_image
@@ -85,7 +90,7 @@ def results_in(out: Path) -> dict:
 def made_from(folder: Path, *used: str) -> Path:
     """A tiny bundle that carries these fingerprints."""
     parts = tiny_bundle.parts()
-    return seal(folder, **{**parts, "seen": Seen(fitted=as_text(used))}).folder
+    return seal(folder, **{**parts, "seen": UsedPictures(fitted=format_fingerprints(used))}).folder
 
 
 def test_dispositions_counted_are_those_that_the_server_gives(other, plain):
@@ -154,12 +159,12 @@ def test_pictures_that_the_bundle_was_made_from_are_left_out_with_their_patients
     data = shutil.copytree(other, tmp_path / "data")
     picture = data / "0.png"
     if written_again:
-        print_ = of_pixels(decode(picture.read_bytes(), tiny_bundle.PIXELS).pixels)
+        print_ = pixel_fingerprint(decode(picture.read_bytes(), tiny_bundle.PIXELS).pixels)
         note = PngInfo()
         note.add_text("Comment", "written again")
         Image.open(picture).save(picture, pnginfo=note)
     else:
-        print_ = of_file(sha256_of(picture.read_bytes()))
+        print_ = file_fingerprint(sha256_of(picture.read_bytes()))
     found = measured(made_from(tmp_path / "bundle", print_), data, tmp_path / "out")
     assert found["transfer"]["excluded"] == {"used": 1, "related": PER_PATIENT - 1, "unlabelled": 0}
     assert found["cases"] == POSITIVE + NEGATIVE - PER_PATIENT
@@ -167,7 +172,7 @@ def test_pictures_that_the_bundle_was_made_from_are_left_out_with_their_patients
 
 
 def test_dataset_that_the_bundle_knows_whole_is_refused(other, tmp_path, capsys):
-    used = [of_file(sha256_of(path.read_bytes())) for path in other.glob("*.png")]
+    used = [file_fingerprint(sha256_of(path.read_bytes())) for path in other.glob("*.png")]
     assert transfer(made_from(tmp_path / "bundle", *used), other, tmp_path / "out") == 2
     assert "none of 70 labelled pictures is new to this bundle" in capsys.readouterr().err
     assert not any((tmp_path / "out").iterdir())

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from lesion_triage.bundle.calibration import PlattCalibrator
 from lesion_triage.bundle.certificate import Certificate, GroupRow, Routes
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.fingerprints import Seen, as_text, of_file
+from lesion_triage.bundle.fingerprints import UsedPictures, file_fingerprint, format_fingerprints
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, PixelSpec, Policy, SelfTest, SelfTestCase
@@ -132,9 +132,11 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
         "selftest_pictures": pictures,
         "synthetic": True,
         "data_citation": ("Drawn for the tests; no one's skin.",),
-        "seen": Seen(
-            fitted=as_text([of_file(sha256_of(b"a picture of the training split"))]),
-            certified=as_text([of_file(sha256_of(b"a picture of the calibration split"))]),
+        "seen": UsedPictures(
+            fitted=format_fingerprints([file_fingerprint(sha256_of(b"a picture of the training split"))]),
+            certified=format_fingerprints(
+                [file_fingerprint(sha256_of(b"a picture of the calibration split"))]
+            ),
         ),
         "created_at": datetime(2025, 1, 1, tzinfo=UTC),
     }

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from lesion_triage import config_file, pipeline
-from lesion_triage.bundle.policy import case_logit
+from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.console import say
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import HISTOPATHOLOGY, Record
@@ -134,7 +134,9 @@ def evaluate_means(
     def logit(record: Record) -> float:
         return float(np.mean([max(member[record.image_id], floor_logit) for member in members]))
 
-    scores = np.array([case_logit([logit(record) for record in case], "max") for case in cases.values()])
+    scores = np.array(
+        [aggregate_logits([logit(record) for record in case], "max") for case in cases.values()]
+    )
     positive = np.array([any(record.needs_in_person for record in case) for case in cases.values()])
     slices = (
         np.ones(len(cases), dtype=bool),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from lesion_triage import config_file, pipeline
-from lesion_triage.bundle.policy import case_logit
+from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
@@ -50,7 +50,7 @@ def main() -> None:
     def bootstrap_aurocs(logits: Floats) -> Floats:
         """AUROC over cases: of all of them, and in each draw."""
         case_logits = [
-            case_logit(logits[indices].tolist(), run.config.calibrate.aggregation)
+            aggregate_logits(logits[indices].tolist(), run.config.calibrate.aggregation)
             for indices in cases.values()
         ]
         ranks = np.unique(case_logits, return_inverse=True)[1] / len(case_logits)

@@ -21,7 +21,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.policy import case_logit
+from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
@@ -85,7 +85,7 @@ def main() -> None:
     units = np.unique([records[indices[0]].unit_id for indices in cases.values()], return_inverse=True)[1]
     rule = run.config.calibrate.aggregation
     case_logits = {
-        name: np.array([case_logit(found[indices].tolist(), rule) for indices in cases.values()])
+        name: np.array([aggregate_logits(found[indices].tolist(), rule) for indices in cases.values()])
         for name, found in logits.items()
     }
     aurocs = {name: bootstrap_aurocs(case_logits[name], positive, units) for name in ("float32", "int8")}

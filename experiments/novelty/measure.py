@@ -23,7 +23,7 @@ from scipy.stats import rankdata
 from lesion_triage import config_file, runs
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.quality import assess
+from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.calibrate.novelty import SHRINKAGE, fit
 from lesion_triage.config import Config
 from lesion_triage.console import bar, say
@@ -172,7 +172,7 @@ def _run(
         picture = decode(data, settings.pixels)
         names = ["logit", "embedding", "levels"]
         found = session.run(names, {"pixels": picture.pixels[np.newaxis]})
-        fine = assess(picture, settings.calibrate.quality)[1] is None
+        fine = assess_quality(picture, settings.calibrate.quality)[1] is None
         return {key: np.atleast_1d(value[0]) for key, value in zip(names, found, strict=True)}, fine
 
     results = []

@@ -24,7 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.policy import case_logit
+from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
 from lesion_triage.config import Config
 from lesion_triage.console import say
@@ -120,7 +120,7 @@ def compare(
     def rank_within_folds(logits: Floats) -> Floats:
         values = np.array(
             [
-                case_logit(logits[members_of_case].tolist(), loaded.calibrate.aggregation)
+                aggregate_logits(logits[members_of_case].tolist(), loaded.calibrate.aggregation)
                 for members_of_case in members
             ]
         )

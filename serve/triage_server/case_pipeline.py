@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from lesion_triage.bundle.interleaving import SteppedTask
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import Judgement
+from lesion_triage.bundle.scorer import CaseDecision
 from lesion_triage.errors import ImageError, ScoringError
 from triage_server import dicom
 from triage_server.audit_chain import ChainEnd
@@ -334,7 +334,7 @@ def extract_photographs(service: Service, case: SentCase) -> SentCase:
     return replace(case, images=images)
 
 
-def judge_case(service: Service, case: SentCase) -> SteppedTask[Judgement]:
+def judge_case(service: Service, case: SentCase) -> SteppedTask[CaseDecision]:
     """Score a case that has no DICOM files any more. Runs on a thread of the pool.
 
     Raises:

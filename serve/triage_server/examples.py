@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from lesion_triage.bundle.answers import Issuer, answer_for, reason
-from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.answers import Issuer, build_answer, build_reason
+from lesion_triage.bundle.calibration import PlattCalibrator, calibrated_score
 from lesion_triage.bundle.history import NO_HISTORY, History
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.red_flags import RedFlag, RedFlags
 from lesion_triage.bundle.schema import Answer, ImageAnswer, Policy, ReasonCode
@@ -52,19 +52,21 @@ def _answer(logits: Sequence[float | None], history: History) -> Answer:
             index=index,
             gradable=logit is not None,
             logit=logit,
-            score=None if logit is None else round(score_of(_CALIBRATOR, logit), 4),
-            reasons=() if logit is not None else (reason(ReasonCode.image_too_dark, english()),),
-            advice=() if logit is None else (reason(ReasonCode.image_hair, english()),),
+            score=None if logit is None else round(calibrated_score(_CALIBRATOR, logit), 4),
+            reasons=()
+            if logit is not None
+            else (build_reason(ReasonCode.image_too_dark, english_catalogue()),),
+            advice=() if logit is None else (build_reason(ReasonCode.image_hair, english_catalogue()),),
         )
         for index, logit in enumerate(logits)
     ]
     decision = decide(_ISSUER.policy, logits, history)
     if decision.score is not None:
         decision = replace(decision, score=round(decision.score, 4))
-    return answer_for(_ISSUER, decision, images, history, english())
+    return build_answer(_ISSUER, decision, images, history, english_catalogue())
 
 
-DISPOSITIONS = english().dispositions
+DISPOSITIONS = english_catalogue().dispositions
 ANSWERS = {
     "needs_in_person": _answer([1.4, None], NO_HISTORY),
     "red_flag": _answer([-3.2], History.model_validate(HISTORY)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lesion_triage.bundle.history import USUAL_WORDS, History
+from lesion_triage.bundle.history import ISIC_TERMS, History
 from triage_server import json_body
 from triage_server.fhir_resources import Resource, as_object, list_member
 from triage_server.problems import RequestError
@@ -16,7 +16,7 @@ _UNITS = {"age_years": "a", "duration_weeks": "wk", "diameter_mm": "mm"}
 """UCUM. A mistake of centimetres for millimetres would not show in the answer."""
 _ACCEPTED_CODES = {
     field: frozenset(words) | ({"unknown"} if field == "sex" else frozenset())
-    for field, words in USUAL_WORDS.items()
+    for field, words in ISIC_TERMS.items()
 }
 """Codes that are accepted under any system: the ISIC archive's words, and FHIR's for a sex."""
 

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from lesion_triage.bundle import signing
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.bundle.store import HEADER, Bundle, open_bundle
+from lesion_triage.bundle.store import HEADER_FILE, Bundle, open_bundle
 from lesion_triage.errors import AuditLogError, LesionTriageError, SignatureError
 from triage_server.audit_log import AuditLog
 from triage_server.service import Service
@@ -65,7 +65,7 @@ def _signer(bundle: Bundle, settings: Settings) -> str | None:
         SignatureError: no trusted key signed it, or the settings name none.
     """
     if settings.trusted_keys is not None:
-        return signing.verify(bundle, signing.read_trusted(settings.trusted_keys)).key_id
+        return signing.verify(bundle, signing.read_trusted_keys(settings.trusted_keys)).key_id
     if not settings.allow_unsigned:
         raise SignatureError(
             "No signer is trusted: set TRIAGE_TRUSTED_KEYS to the public keys of those who sign your "
@@ -228,7 +228,7 @@ def _state(bundle: Path) -> _State:
     """Where the link leads, and its header's inode and time; None: nowhere. The header is written last."""
     try:
         folder = bundle.resolve()
-        found = (folder / HEADER).stat()
+        found = (folder / HEADER_FILE).stat()
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
         return None
     return str(folder), found.st_ino, found.st_mtime_ns

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from lesion_triage.bundle.history import NO_HISTORY, History, from_json
+from lesion_triage.bundle.history import NO_HISTORY, History, history_from_json
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.multipart import read_chunks, read_parts
 from triage_server.problems import RequestError
@@ -143,7 +143,7 @@ def parse_history_json(text: bytes) -> History:
     if len(text) > MAX_HISTORY_BYTES:
         raise RequestError("history_not_valid", fields="its length")
     try:
-        return from_json(text)
+        return history_from_json(text)
     except ValidationError as error:
         known = History.model_fields
         found = {str(problem["loc"][0]) if problem["loc"] else "" for problem in error.errors()}

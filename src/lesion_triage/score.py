@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from lesion_triage.bundle.history import from_json
+from lesion_triage.bundle.history import history_from_json
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
@@ -45,7 +45,7 @@ def score(
         ConfigError: there are no texts in this language.
     """
     try:
-        known = from_json(history)
+        known = history_from_json(history)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "history"

@@ -24,7 +24,7 @@ def add_keygen_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act_keygen(arguments: argparse.Namespace) -> int:
     """Make a key pair and print the fingerprint."""
-    private, public, key_id = signing.generate(arguments.stem, _passphrase(arguments))
+    private, public, key_id = signing.generate_key_pair(arguments.stem, _passphrase(arguments))
     print(f"{private}: keep it secret; whoever has it can sign in your name.")
     print(f"{public}: distribute it; send the fingerprint through another channel.")
     print(f"fingerprint {key_id}")
@@ -41,7 +41,7 @@ def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act_sign(arguments: argparse.Namespace) -> int:
     """Verify the bundle, run its self-test, write ``signature.json``."""
-    key = signing.read_private(arguments.key, _passphrase(arguments))
+    key = signing.read_private_key(arguments.key, _passphrase(arguments))
     Scorer.open(arguments.bundle).self_test()
     signature = signing.sign(arguments.bundle, key, replace=arguments.replace)
     print(f"signed bundle {signature.bundle_sha256} with key {signature.key_id}")
@@ -59,7 +59,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
 def act_verify(arguments: argparse.Namespace) -> int:
     """Check hashes, signature and self-test, as the server does before it listens."""
     bundle = open_bundle(arguments.bundle)
-    signature = signing.verify(bundle, signing.read_trusted(arguments.trusted))
+    signature = signing.verify(bundle, signing.read_trusted_keys(arguments.trusted))
     Scorer(bundle).self_test()
     print(f"bundle {bundle.header.name} {bundle.sha256}")
     print(f"signed {signature.signed_at} with key {signature.key_id}")

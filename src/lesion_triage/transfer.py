@@ -101,7 +101,9 @@ def _score(
     """The bundle's logits on labelled pictures that are new to it, and how many were left out."""
     labelled = [record for record in requested if record.needs_in_person is not None]
     seen = {*bundle.seen.fitted.splitlines(), *bundle.seen.certified.splitlines()}
-    used = {record.image_id for record in dataset.records if fingerprints.of_file(record.sha256) in seen}
+    used = {
+        record.image_id for record in dataset.records if fingerprints.file_fingerprint(record.sha256) in seen
+    }
     new = _unrelated_records(used, labelled, dataset.records)
     with bar("scoring photographs") as tick:
         table = predict(

@@ -22,8 +22,8 @@ from lesion_triage.bundle.calibration import (
     PlattCalibrator,
     TemperatureCalibrator,
     VennAbersCalibrator,
-    interval_of,
-    score_of,
+    calibrated_score,
+    venn_abers_interval,
 )
 from lesion_triage.errors import ScoringError
 
@@ -77,7 +77,9 @@ def assert_rises_around(middle, calibrator, steps):
     for _ in range(steps):
         below.append(math.nextafter(below[-1], -math.inf))
         above.append(math.nextafter(above[-1], math.inf))
-    scores = [score_of(calibrator, number) for number in (*below[::-1], *above) if math.isfinite(number)]
+    scores = [
+        calibrated_score(calibrator, number) for number in (*below[::-1], *above) if math.isfinite(number)
+    ]
     assert all(low <= high for low, high in pairwise(scores))
 
 
@@ -85,7 +87,7 @@ def assert_rises_around(middle, calibrator, steps):
 @given(calibrators, any_logit, any_logit)
 def test_score_never_falls_when_the_logit_rises(calibrator, one, other):
     low, high = sorted((one, other))
-    assert 0.0 <= score_of(calibrator, low) <= score_of(calibrator, high) <= 1.0
+    assert 0.0 <= calibrated_score(calibrator, low) <= calibrated_score(calibrator, high) <= 1.0
 
 
 # Where x + log1p(exp(-x)) of the C library of Linux steps back, far enough to be seen in the score.
@@ -119,18 +121,18 @@ def softplus(logit: Decimal) -> Decimal:
 def test_platt_and_temperature_are_the_logistic_function_of_a_line(logit):
     exact = sigmoid(Decimal(logit))
     for calibrator in (PlattCalibrator(slope=1, intercept=0), TemperatureCalibrator(temperature=1)):
-        assert Decimal(score_of(calibrator, logit)) == pytest.approx(exact, rel=Decimal("1e-12"))
+        assert Decimal(calibrated_score(calibrator, logit)) == pytest.approx(exact, rel=Decimal("1e-12"))
     stretched = Decimal(3) / 2 * Decimal(logit) - Decimal(1) / 4
-    score = score_of(PlattCalibrator(slope=1.5, intercept=-0.25), logit)
+    score = calibrated_score(PlattCalibrator(slope=1.5, intercept=-0.25), logit)
     assert Decimal(score) == pytest.approx(sigmoid(stretched), rel=Decimal("1e-12"))
-    assert score_of(TemperatureCalibrator(temperature=0.5), logit) == score_of(
+    assert calibrated_score(TemperatureCalibrator(temperature=0.5), logit) == calibrated_score(
         PlattCalibrator(slope=2, intercept=0), logit
     )
 
 
 @given(st.floats(-60, 60))
 def test_the_error_is_within_eight_last_places_for_each_unit_of_the_logit(logit):
-    score = score_of(PlattCalibrator(slope=1, intercept=0), logit)
+    score = calibrated_score(PlattCalibrator(slope=1, intercept=0), logit)
     units = abs(Decimal(score) - sigmoid(Decimal(logit))) / Decimal(math.ulp(score))
     assert units <= 8 * (1 + abs(logit))
 
@@ -140,28 +142,28 @@ def test_beta_is_the_formula_of_kull_silva_filho_and_flach(logit, a, b, c):
     # p**a / ((1 - p)**b / e**c + p**a), on the scale of logarithms.
     ln_p, ln_1_p = -softplus(Decimal(-logit)), -softplus(Decimal(logit))
     exact = sigmoid(Decimal(a) * ln_p - Decimal(b) * ln_1_p + Decimal(c))
-    score = score_of(BetaCalibrator(a=a, b=b, c=c), logit)
+    score = calibrated_score(BetaCalibrator(a=a, b=b, c=c), logit)
     assert Decimal(score) == pytest.approx(exact, rel=Decimal("1e-11"), abs=Decimal("1e-40"))
 
 
 @given(st.floats(1e-3, 1e3), st.floats(-50, 50), usual_logit)
 def test_beta_with_equal_slopes_is_platt(slope, intercept, logit):
-    one = score_of(BetaCalibrator(a=slope, b=slope, c=intercept), logit)
-    other = score_of(PlattCalibrator(slope=slope, intercept=intercept), logit)
+    one = calibrated_score(BetaCalibrator(a=slope, b=slope, c=intercept), logit)
+    other = calibrated_score(PlattCalibrator(slope=slope, intercept=intercept), logit)
     assert one == pytest.approx(other, rel=1e-9, abs=1e-12)
 
 
 @given(any_logit)
 def test_turning_the_logit_turns_the_score(logit):
     calibrator = TemperatureCalibrator(temperature=1)
-    high, low = score_of(calibrator, abs(logit)), score_of(calibrator, -abs(logit))
+    high, low = calibrated_score(calibrator, abs(logit)), calibrated_score(calibrator, -abs(logit))
     assert high == 1 - low
 
 
 @each_kind
 @pytest.mark.parametrize("logit", [800.0, 1e5, 1e300, 1.7e308])
 def test_logits_beyond_the_exponential_have_a_score(calibrator, logit):
-    low, high = score_of(calibrator, -logit), score_of(calibrator, logit)
+    low, high = calibrated_score(calibrator, -logit), calibrated_score(calibrator, logit)
     assert 0 <= low < high <= 1
     if calibrator.kind in {"platt", "temperature", "beta"}:
         assert (low, high) == pytest.approx((0, 1), abs=1e-200)
@@ -170,25 +172,25 @@ def test_logits_beyond_the_exponential_have_a_score(calibrator, logit):
 @given(isotonic(usual_logit), st.floats(0, 1))
 def test_isotonic_draws_straight_lines_between_its_knots(calibrator, share):
     points = list(zip(calibrator.logits, calibrator.scores, strict=True))
-    assert [score_of(calibrator, logit) for logit in calibrator.logits] == list(calibrator.scores)
+    assert [calibrated_score(calibrator, logit) for logit in calibrator.logits] == list(calibrator.scores)
     for (left, low), (right, high) in pairwise(points):
         logit = min(max(left + share * (right - left), left), right)
         along = (Fraction(logit) - Fraction(left)) / (Fraction(right) - Fraction(left))
         exact = Fraction(low) + (Fraction(high) - Fraction(low)) * along
-        assert low <= score_of(calibrator, logit) <= high
-        assert score_of(calibrator, logit) == pytest.approx(float(exact), abs=1e-15)
+        assert low <= calibrated_score(calibrator, logit) <= high
+        assert calibrated_score(calibrator, logit) == pytest.approx(float(exact), abs=1e-15)
 
 
 @given(isotonic(), any_logit)
 def test_isotonic_is_constant_beyond_its_knots(calibrator, logit):
     first, last = calibrator.logits[0], calibrator.logits[-1]
-    assert score_of(calibrator, min(logit, first)) == calibrator.scores[0]
-    assert score_of(calibrator, max(logit, last)) == calibrator.scores[-1]
+    assert calibrated_score(calibrator, min(logit, first)) == calibrator.scores[0]
+    assert calibrated_score(calibrator, max(logit, last)) == calibrator.scores[-1]
 
 
 def test_knots_further_apart_than_a_number_can_say_still_give_a_line():
     calibrator = IsotonicCalibrator(logits=(-1.7e308, 1.7e308), scores=(0.2, 0.6))
-    assert score_of(calibrator, 0.0) == pytest.approx(0.4)
+    assert calibrated_score(calibrator, 0.0) == pytest.approx(0.4)
 
 
 # Fitted on two cases, a negative at 0 and a positive at 1. By hand: an added negative is pooled with the
@@ -205,30 +207,30 @@ def test_knots_further_apart_than_a_number_can_say_still_give_a_line():
 )
 def test_venn_abers_is_what_isotonic_regression_says_of_an_added_case(logit, p0, p1, score):
     calibrator = VennAbersCalibrator(logits=(0.0, 1.0), p0=(0, 0.5), p1=(0.5, 1))
-    assert interval_of(calibrator, logit) == (p0, p1)
-    assert score_of(calibrator, logit) == pytest.approx(score)
+    assert venn_abers_interval(calibrator, logit) == (p0, p1)
+    assert calibrated_score(calibrator, logit) == pytest.approx(score)
 
 
 @given(venn_abers(), any_logit)
 def test_venn_abers_score_merges_the_two_probabilities(calibrator, logit):
-    p0, p1 = map(Fraction, interval_of(calibrator, logit))
+    p0, p1 = map(Fraction, venn_abers_interval(calibrator, logit))
     merged = p1 / (1 - p0 + p1)
     assert p0 <= merged <= p1
-    assert score_of(calibrator, logit) == pytest.approx(float(merged), rel=1e-15)
+    assert calibrated_score(calibrator, logit) == pytest.approx(float(merged), rel=1e-15)
 
 
 @each_kind
 def test_only_venn_abers_has_an_interval(calibrator):
-    assert (interval_of(calibrator, 0.3) is not None) == (calibrator.kind == "venn_abers")
+    assert (venn_abers_interval(calibrator, 0.3) is not None) == (calibrator.kind == "venn_abers")
 
 
 @each_kind
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_a_logit_that_is_no_number_raises(calibrator, logit):
     with pytest.raises(ScoringError, match="expected a finite number"):
-        score_of(calibrator, logit)
+        calibrated_score(calibrator, logit)
     with pytest.raises(ScoringError, match="expected a finite number"):
-        interval_of(calibrator, logit)
+        venn_abers_interval(calibrator, logit)
 
 
 @given(calibrators, any_logit)
@@ -236,7 +238,7 @@ def test_a_calibrator_read_back_from_its_file_gives_the_same_bits(calibrator, lo
     again = ANY.validate_json(calibrator.to_json())
     assert type(again) is type(calibrator)
     assert again.to_json() == calibrator.to_json()
-    assert score_of(again, logit).hex() == score_of(calibrator, logit).hex()
+    assert calibrated_score(again, logit).hex() == calibrated_score(calibrator, logit).hex()
 
 
 @pytest.mark.parametrize(

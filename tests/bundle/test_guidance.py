@@ -9,14 +9,14 @@ from lesion_triage.bundle.guidance import (
     Counselling,
     Limit,
     NotAssessed,
-    answered,
+    answered_questions,
+    assessment_limits,
     counselling_for,
-    limits_of,
-    not_assessed_in,
-    questions_of,
+    policy_questions,
+    unassessed_aspects,
 )
 from lesion_triage.bundle.history import NO_HISTORY, History
-from lesion_triage.bundle.red_flags import RedFlag, fired
+from lesion_triage.bundle.red_flags import RedFlag, raised_flags
 from lesion_triage.bundle.schema import Disposition
 
 EVERYTHING = History.model_validate(
@@ -27,7 +27,7 @@ OF_THE_CASE = {Limit.history_not_given, Limit.history_partly_given, Limit.photog
 
 @given(histories)
 def test_a_history_is_complete_partial_or_missing(history: History) -> None:
-    limits = set(limits_of(history, QUESTIONS, photographs_unusable=0))
+    limits = set(assessment_limits(history, QUESTIONS, photographs_unusable=0))
     missing = [name for name in QUESTIONS if getattr(history, name) is None]
     assert (Limit.history_not_given in limits) is (len(missing) == len(QUESTIONS))
     assert (Limit.history_partly_given in limits) is (0 < len(missing) < len(QUESTIONS))
@@ -35,9 +35,9 @@ def test_a_history_is_complete_partial_or_missing(history: History) -> None:
 
 
 def test_an_answer_no_is_an_answer() -> None:
-    assert answered(EVERYTHING, QUESTIONS) == QUESTIONS
-    assert set(limits_of(EVERYTHING, QUESTIONS, photographs_unusable=0)) == set(Limit) - OF_THE_CASE
-    assert answered(NO_HISTORY, QUESTIONS) == ()
+    assert answered_questions(EVERYTHING, QUESTIONS) == QUESTIONS
+    assert set(assessment_limits(EVERYTHING, QUESTIONS, photographs_unusable=0)) == set(Limit) - OF_THE_CASE
+    assert answered_questions(NO_HISTORY, QUESTIONS) == ()
 
 
 BY_SITE = flag({"any_of": [{"all_of": [{"field": "anatom_site_general", "one_of": ["oral/genital"]}]}]})
@@ -49,8 +49,10 @@ GIVEN_IN_PART = {Limit.history_not_given, Limit.history_partly_given}
 def test_no_answer_says_beside_a_red_flag_that_no_history_was_given(
     flags: tuple[RedFlag, ...], history: History
 ) -> None:
-    if fired(flags, history):
-        assert Limit.history_not_given not in limits_of(history, questions_of(flags), photographs_unusable=0)
+    if raised_flags(flags, history):
+        assert Limit.history_not_given not in assessment_limits(
+            history, policy_questions(flags), photographs_unusable=0
+        )
 
 
 @pytest.mark.parametrize(
@@ -66,12 +68,15 @@ def test_no_answer_says_beside_a_red_flag_that_no_history_was_given(
 def test_a_group_is_an_answer_where_a_rule_looks_at_it(
     history: History, flags: tuple[RedFlag, ...], limits: set[Limit]
 ) -> None:
-    assert GIVEN_IN_PART & set(limits_of(history, questions_of(flags), photographs_unusable=0)) == limits
+    assert (
+        GIVEN_IN_PART & set(assessment_limits(history, policy_questions(flags), photographs_unusable=0))
+        == limits
+    )
 
 
 @pytest.mark.parametrize(("unusable", "expected"), [(0, False), (1, True), (16, True)])
 def test_unusable_photographs_are_a_limit(unusable: int, expected: bool) -> None:
-    limits = limits_of(NO_HISTORY, QUESTIONS, photographs_unusable=unusable)
+    limits = assessment_limits(NO_HISTORY, QUESTIONS, photographs_unusable=unusable)
     assert (Limit.photographs_unusable in limits) is expected
 
 
@@ -83,12 +88,12 @@ def test_what_only_an_examination_shows_is_never_assessed(history: History) -> N
         NotAssessed.rest_of_skin,
         NotAssessed.lymph_nodes,
     }
-    assert only_seen <= set(not_assessed_in(history)) <= set(NotAssessed)
+    assert only_seen <= set(unassessed_aspects(history)) <= set(NotAssessed)
 
 
 def test_a_symptom_that_was_not_asked_for_leaves_symptoms_unassessed() -> None:
-    assert NotAssessed.symptoms not in not_assessed_in(EVERYTHING)
-    assert NotAssessed.symptoms in not_assessed_in(EVERYTHING.model_copy(update={"itching": None}))
+    assert NotAssessed.symptoms not in unassessed_aspects(EVERYTHING)
+    assert NotAssessed.symptoms in unassessed_aspects(EVERYTHING.model_copy(update={"itching": None}))
 
 
 @pytest.mark.parametrize("disposition", Disposition)

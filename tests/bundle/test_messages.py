@@ -10,14 +10,14 @@ import pytest
 from forbidden_words import words_in
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.messages import Catalogue, NotePhrase, available, placeholders
+from lesion_triage.bundle.messages import Catalogue, NotePhrase, available_languages, placeholders
 from lesion_triage.bundle.red_flags import GROUP_FIELDS
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 from lesion_triage.errors import ConfigError
 from lesion_triage.red_flags_file import read
 
 ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = available()
+LANGUAGES = available_languages()
 NO_DIAGNOSIS = {"en": "This is not a diagnosis.", "de": "Dies ist keine Diagnose."}
 EVERY_LANGUAGE = pytest.mark.parametrize("language", LANGUAGES)
 IMAGE_REASONS = {code for code in ReasonCode if code.startswith("image_")}
@@ -139,7 +139,7 @@ def test_the_list_of_forbidden_words_finds_what_it_is_for(language: str, text: s
 def test_a_third_language_is_a_file(tmp_path: Path) -> None:
     tree = {**shipped("en"), "language": "fr", "name": "Français", "notice": "Ceci est une phrase."}
     extra = folder_with(tmp_path, "fr", tree)
-    assert available(extra) == (*LANGUAGES, "fr")
+    assert available_languages(extra) == (*LANGUAGES, "fr")
     assert Catalogue.load("fr", extra).notice == "Ceci est une phrase."
 
 
@@ -217,4 +217,4 @@ def test_a_language_that_is_not_there_is_refused_with_those_that_are(language: s
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a folder of message catalogues"):
-        available(tmp_path / "none")
+        available_languages(tmp_path / "none")

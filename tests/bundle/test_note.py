@@ -12,15 +12,27 @@ from hypothesis import strategies as st
 
 from forbidden_words import words_in
 from histories import flag, histories
-from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in, questions_of
+from lesion_triage.bundle.guidance import (
+    assessment_limits,
+    counselling_for,
+    policy_questions,
+    unassessed_aspects,
+)
 from lesion_triage.bundle.history import NO_HISTORY, History
-from lesion_triage.bundle.messages import Catalogue, NotePhrase, available
+from lesion_triage.bundle.messages import Catalogue, NotePhrase, available_languages
 from lesion_triage.bundle.note import NoteFacts, NotePhotograph
-from lesion_triage.bundle.note import note as written
-from lesion_triage.bundle.red_flags import NO_RED_FLAGS, YES_NO_FIELDS, RedFlag, RedFlags, Review, presence
+from lesion_triage.bundle.note import write_note as written
+from lesion_triage.bundle.red_flags import (
+    NO_RED_FLAGS,
+    YES_NO_FIELDS,
+    RedFlag,
+    RedFlags,
+    Review,
+    flag_presence,
+)
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 
-CATALOGUES = {language: Catalogue.load(language) for language in available()}
+CATALOGUES = {language: Catalogue.load(language) for language in available_languages()}
 ENGLISH = CATALOGUES["en"]
 LANGUAGES = st.sampled_from(sorted(CATALOGUES))
 FLAGS: tuple[RedFlag, ...] = (
@@ -56,12 +68,12 @@ def facts(**changes: Any) -> NoteFacts:
 def note(said: NoteFacts, history: History, catalogue: Catalogue) -> str:
     """With the questions, limits, gaps and advice that an answer of this history has."""
     unusable = sum(not photograph.usable for photograph in said.photographs)
-    asked = questions_of(said.red_flags.flags)
+    asked = policy_questions(said.red_flags.flags)
     whole = replace(
         said,
         asked=asked,
-        limits=limits_of(history, asked, photographs_unusable=unusable),
-        not_assessed=not_assessed_in(history),
+        limits=assessment_limits(history, asked, photographs_unusable=unusable),
+        not_assessed=unassessed_aspects(history),
         counselling=counselling_for(said.disposition),
     )
     return written(whole, history, catalogue)
@@ -255,7 +267,7 @@ def test_every_declared_flag_is_present_absent_or_not_known(history: History) ->
         message = ENGLISH.red_flags[one.code]
         places = [state for state, labels in listed.items() if message.label in labels]
         places += ["present"] * lines.count(f"- Present: {message.text}")
-        assert places == [presence(one, history)]
+        assert places == [flag_presence(one, history)]
 
 
 def labels_after(opening: str, lines: list[str]) -> list[str]:

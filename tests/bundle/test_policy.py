@@ -10,10 +10,17 @@ from pydantic import ValidationError
 
 import tiny_bundle
 from histories import flag, flag_lists, histories
-from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.calibration import PlattCalibrator, calibrated_score
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.policy import Decision, age_bands, band_of, case_logit, decide, group_of
-from lesion_triage.bundle.red_flags import RedFlags, band_limit, fired, refers
+from lesion_triage.bundle.policy import (
+    Decision,
+    age_bands,
+    aggregate_logits,
+    decide,
+    group_of,
+    priority_band_of,
+)
+from lesion_triage.bundle.red_flags import RedFlags, any_flag_refers, latest_allowed_band, raised_flags
 from lesion_triage.bundle.schema import Disposition, Grouping, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
@@ -48,7 +55,7 @@ def urgency(decision: Decision) -> tuple[int, int]:
 def test_score_never_falls_between_neighbouring_numbers(logit: float) -> None:
     calibrator = PlattCalibrator(slope=1.0, intercept=0.0)
     higher = math.nextafter(logit, math.inf)
-    assert score_of(calibrator, logit) <= score_of(calibrator, higher)
+    assert calibrated_score(calibrator, logit) <= calibrated_score(calibrator, higher)
 
 
 @given(calibrators, st.floats(-30, 30))
@@ -56,45 +63,45 @@ def test_score_is_the_logistic_function(calibrator: PlattCalibrator, margin: flo
     logit = (margin - calibrator.intercept) / calibrator.slope
     # tanh is an independent road to the same value.
     expected = 0.5 * (1 + math.tanh((calibrator.slope * logit + calibrator.intercept) / 2))
-    assert score_of(calibrator, logit) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+    assert calibrated_score(calibrator, logit) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
 def test_score_saturates_without_overflow() -> None:
     calibrator = PlattCalibrator(slope=1e300, intercept=0.0)
-    assert score_of(calibrator, 1e300) == 1.0
-    assert score_of(calibrator, -1e300) == 0.0
+    assert calibrated_score(calibrator, 1e300) == 1.0
+    assert calibrated_score(calibrator, -1e300) == 0.0
 
 
 @given(not_finite)
 def test_score_of_no_number_raises(logit: float) -> None:
     with pytest.raises(ScoringError, match="finite"):
-        score_of(PlattCalibrator(slope=1.0, intercept=0.0), logit)
+        calibrated_score(PlattCalibrator(slope=1.0, intercept=0.0), logit)
 
 
 @given(st.lists(any_logits, min_size=1, max_size=16), aggregations)
 def test_case_logit_lies_between_its_photographs(logits: list[float], aggregation: str) -> None:
-    assert min(logits) <= case_logit(logits, aggregation) <= max(logits)
+    assert min(logits) <= aggregate_logits(logits, aggregation) <= max(logits)
 
 
 @given(any_logits, st.integers(1, 16), aggregations)
 def test_equal_photographs_keep_their_logit_to_the_last_bit(
     logit: float, count: int, aggregation: str
 ) -> None:
-    assert case_logit([logit] * count, aggregation) == logit
+    assert aggregate_logits([logit] * count, aggregation) == logit
 
 
 @given(st.permutations([-3.5, 0.1, 0.2, 7.25]), aggregations)
 def test_order_of_photographs_does_not_matter(logits: list[float], aggregation: str) -> None:
-    assert case_logit(logits, aggregation) == case_logit(sorted(logits), aggregation)
+    assert aggregate_logits(logits, aggregation) == aggregate_logits(sorted(logits), aggregation)
 
 
 def test_mean_is_the_mean() -> None:
-    assert case_logit([-1.0, 2.0, 5.0], "mean") == pytest.approx(2.0)
+    assert aggregate_logits([-1.0, 2.0, 5.0], "mean") == pytest.approx(2.0)
 
 
 def test_no_photograph_raises() -> None:
     with pytest.raises(ScoringError, match="No gradable photograph"):
-        case_logit([], "max")
+        aggregate_logits([], "max")
     with pytest.raises(ScoringError, match="no photograph"):
         decide(tiny_bundle.policy(), [])
 
@@ -128,7 +135,7 @@ def test_adding_a_photograph_never_lowers_a_scored_case_under_max(
 
 @given(policies(), float32_logits)
 def test_a_tie_with_the_threshold_refers(policy: Policy, logit: float) -> None:
-    score = score_of(policy.calibrator, logit)
+    score = calibrated_score(policy.calibrator, logit)
     tied = tiny_bundle.policy(calibrator=policy.calibrator, threshold=score)
     assert decide(tied, [logit]).disposition is Disposition.needs_in_person
     if score < 1:
@@ -195,13 +202,13 @@ def test_reason_says_which_side_of_the_threshold() -> None:
 )
 def test_band_starts_at_its_limit(score: float, band: int) -> None:
     policy = tiny_bundle.policy(threshold=0.5, band_limits=(0.9, 0.5, 0.1))
-    assert band_of(policy, score) == band
+    assert priority_band_of(policy, score) == band
 
 
 @pytest.mark.parametrize("score", [math.nan, -0.001, 1.001])
 def test_band_of_no_score_raises(score: float) -> None:
     with pytest.raises(ScoringError, match=r"\[0, 1\]"):
-        band_of(tiny_bundle.policy(), score)
+        priority_band_of(tiny_bundle.policy(), score)
 
 
 @pytest.mark.parametrize("bands", [(0.2, 0.5, 0.1), (0.9, 0.8, 0.6)])
@@ -333,12 +340,12 @@ def test_an_ungradable_case_waits_no_later_than_its_red_flags_allow():
 def test_red_flags_only_ever_send_up(policy, flags, logits, history):
     without = decide(policy, logits, history)
     with_flags = decide(policy.model_copy(update={"red_flags": RedFlags(flags=flags)}), logits, history)
-    raised = fired(flags, history)
+    raised = raised_flags(flags, history)
     assert with_flags.red_flags == raised
     assert with_flags.score == without.score
     assert with_flags.priority_band <= without.priority_band
-    assert with_flags.priority_band <= band_limit(raised)
-    if refers(raised) or without.disposition is Disposition.needs_in_person:
+    assert with_flags.priority_band <= latest_allowed_band(raised)
+    if any_flag_refers(raised) or without.disposition is Disposition.needs_in_person:
         assert with_flags.disposition is Disposition.needs_in_person
         assert with_flags.priority_band < 4
     else:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle import focus
 from lesion_triage.bundle.pixels import Picture, decode
-from lesion_triage.bundle.quality import Assessment, assess, measure
+from lesion_triage.bundle.quality import QualityAssessment, assess_quality, measure_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
 
 SPEC, LIMITS = PixelSpec(size_px=160), QualityLimits()
@@ -60,13 +60,13 @@ def drawn(
     return Image.fromarray(np.clip(light[..., None] * np.array(skin), 0, 255).astype(np.uint8))
 
 
-def assessed(image: Image.Image, form: str = "PNG", **options: int) -> Assessment:
+def assessed(image: Image.Image, form: str = "PNG", **options: int) -> QualityAssessment:
     """Through the whole pixel path; whoever keeps no advice is told the same otherwise."""
     stream = io.BytesIO()
     image.save(stream, form, **options)
     decoded = decode(stream.getvalue(), SPEC)
-    found = assess(decoded, LIMITS)
-    assert assess(decoded, LIMITS, advise=False) == dataclasses.replace(found, advice=())
+    found = assess_quality(decoded, LIMITS)
+    assert assess_quality(decoded, LIMITS, advise=False) == dataclasses.replace(found, advice=())
     return found
 
 
@@ -98,7 +98,7 @@ def with_ring(image: Image.Image, colour: str) -> Image.Image:
 
 
 def test_measures_short_side_mean_and_contrast() -> None:
-    quality = measure(picture(quarters(100, 140), 300, 200))
+    quality = measure_quality(picture(quarters(100, 140), 300, 200))
     assert (quality.short_side_px, quality.mean_level, quality.contrast) == (200, 120.0, 20.0)
 
 
@@ -108,7 +108,7 @@ def test_agrees_with_floating_point_luma_in_whole_levels(seed: int) -> None:
     luma = pixels.astype(np.float64) @ [0.299, 0.587, 0.114]
     whole = (pixels.astype(np.int64) @ [19595, 38470, 7471] + 0x8000) >> 16  # the same, in 2**-16 of a level
     assert np.abs(whole - luma).max() < 0.502
-    quality = measure(picture(pixels))
+    quality = measure_quality(picture(pixels))
     assert quality.mean_level == pytest.approx(whole.mean(), abs=1e-9)
     assert quality.contrast == pytest.approx(whole.std(), abs=1e-9)
 
@@ -116,7 +116,7 @@ def test_agrees_with_floating_point_luma_in_whole_levels(seed: int) -> None:
 def test_the_largest_square_does_not_overflow() -> None:
     pixels = np.zeros((1024, 1024, 3), dtype=np.uint8)
     pixels[512:] = 255
-    quality = measure(picture(pixels))
+    quality = measure_quality(picture(pixels))
     assert (quality.mean_level, quality.contrast) == (127.5, 127.5)
 
 
@@ -124,7 +124,7 @@ def test_clipped_and_burnt_out_parts_are_told_apart() -> None:
     pixels = np.full((64, 64, 3), 120, dtype=np.uint8)
     pixels[:16, :, :2] = 250
     pixels[16:24] = 255
-    quality = measure(picture(pixels))
+    quality = measure_quality(picture(pixels))
     assert (quality.clipped_share, quality.glare_share) == (24 / 64, 8 / 64)
 
 
@@ -189,7 +189,7 @@ def test_noise_does_not_make_a_blurred_picture_sharp(noise: float) -> None:
 def test_erased_level_follows_from_the_standard_table(quality: int, level: float) -> None:
     stream = io.BytesIO()
     drawn().resize((160, 160)).save(stream, "JPEG", quality=quality)
-    assert measure(decode(stream.getvalue(), SPEC)).erased_level == pytest.approx(level)
+    assert measure_quality(decode(stream.getvalue(), SPEC)).erased_level == pytest.approx(level)
 
 
 def test_compression_matters_less_in_a_large_photograph() -> None:
@@ -197,7 +197,7 @@ def test_compression_matters_less_in_a_large_photograph() -> None:
     for side in (160, 640, 2560):
         stream = io.BytesIO()
         drawn().resize((side, side)).save(stream, "JPEG", quality=20)
-        levels.append(measure(decode(stream.getvalue(), SPEC)).erased_level or 0.0)
+        levels.append(measure_quality(decode(stream.getvalue(), SPEC)).erased_level or 0.0)
     assert levels[0] > levels[1] > levels[2]
 
 
@@ -218,12 +218,12 @@ def test_compression_matters_less_in_a_large_photograph() -> None:
 def test_names_every_reason(
     pixels: NDArray[np.uint8], size: tuple[int, int], refusals: set[ReasonCode]
 ) -> None:
-    assert set(assess(picture(pixels, *size), LIMITS).refusals) == refusals
+    assert set(assess_quality(picture(pixels, *size), LIMITS).refusals) == refusals
 
 
 def test_a_picture_at_every_limit_is_gradable() -> None:
     limits = QualityLimits(min_short_side_px=480, min_mean_level=120, max_mean_level=120, min_contrast=20)
-    assert assess(picture(quarters(100, 140)), limits).refusals == ()
+    assert assess_quality(picture(quarters(100, 140)), limits).refusals == ()
 
 
 REFUSED = {
@@ -318,10 +318,10 @@ SPOILT = {
 @pytest.mark.parametrize("name", SPOILT)
 def test_turning_and_mirroring_change_no_verdict(name: str) -> None:
     pixels = np.asarray(SPOILT[name].resize((160, 160), Image.Resampling.BICUBIC))
-    expected = assess(picture(pixels), LIMITS)
+    expected = assess_quality(picture(pixels), LIMITS)
     for turns, mirrored in itertools.product(range(4), (False, True)):
         turned = np.rot90(pixels[:, ::-1] if mirrored else pixels, turns)
-        found = assess(picture(np.ascontiguousarray(turned)), LIMITS)
+        found = assess_quality(picture(np.ascontiguousarray(turned)), LIMITS)
         assert (found.refusals, found.advice) == (expected.refusals, expected.advice)
 
 
@@ -330,7 +330,7 @@ def test_the_side_that_the_network_wants_changes_no_verdict(size_px: int) -> Non
     for image, blurred in ((SPOILT["as it is"], False), (SPOILT["blurred"], True)):
         stream = io.BytesIO()
         image.save(stream, "PNG")
-        found = assess(decode(stream.getvalue(), PixelSpec(size_px=size_px)), LIMITS)
+        found = assess_quality(decode(stream.getvalue(), PixelSpec(size_px=size_px)), LIMITS)
         assert (ReasonCode.image_blurred in found.refusals) is blurred
 
 

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from histories import FIELDS, conditions, flag, flag_lists, histories, yes_conditions
-from lesion_triage.bundle.history import NO_HISTORY, USUAL_WORDS, History
+from lesion_triage.bundle.history import ISIC_TERMS, NO_HISTORY, History
 from lesion_triage.bundle.red_flags import (
     GROUP_FIELDS,
     YES_NO_FIELDS,
     RedFlag,
     RedFlags,
-    band_limit,
-    fired,
-    presence,
-    refers,
+    any_flag_refers,
+    flag_presence,
+    latest_allowed_band,
+    raised_flags,
 )
 
 YES = {"field": "bleeding", "is": True}
@@ -27,7 +27,7 @@ FEW = YES_NO_FIELDS[:4]
 
 
 def codes(flags: tuple[RedFlag, ...], history: History) -> set[str]:
-    return {one.code for one in fired(flags, history)}
+    return {one.code for one in raised_flags(flags, history)}
 
 
 # What fires
@@ -61,19 +61,19 @@ def test_an_answer_that_is_withheld_never_fires_a_flag(
 @given(flag_lists(), histories, st.sampled_from(YES_NO_FIELDS))
 def test_a_no_counts_as_a_silence(flags: tuple[RedFlag, ...], history: History, field: str) -> None:
     no, silence = (history.model_copy(update={field: answer}) for answer in (False, None))
-    assert fired(flags, no) == fired(flags, silence)
+    assert raised_flags(flags, no) == raised_flags(flags, silence)
 
 
 @given(flag_lists())
 def test_a_history_that_says_nothing_fires_nothing(flags: tuple[RedFlag, ...]) -> None:
-    assert fired(flags, NO_HISTORY) == ()
+    assert raised_flags(flags, NO_HISTORY) == ()
 
 
 @given(flag_lists(), histories)
 def test_another_flag_never_lowers_urgency(flags: tuple[RedFlag, ...], history: History) -> None:
-    some, all_ = fired(flags[1:], history), fired(flags, history)
-    assert refers(all_) >= refers(some)
-    assert band_limit(all_) <= band_limit(some)
+    some, all_ = raised_flags(flags[1:], history), raised_flags(flags, history)
+    assert any_flag_refers(all_) >= any_flag_refers(some)
+    assert latest_allowed_band(all_) <= latest_allowed_band(some)
 
 
 @pytest.mark.parametrize(
@@ -99,20 +99,20 @@ def test_another_flag_never_lowers_urgency(flags: tuple[RedFlag, ...], history: 
 def test_a_condition_holds_when_the_history_says_so(
     when: dict[str, Any], told: dict[str, Any], expected: bool
 ) -> None:
-    assert bool(fired((flag(when),), History(**told))) is expected
+    assert bool(raised_flags((flag(when),), History(**told))) is expected
 
 
 def test_flags_fire_in_the_order_in_which_they_are_declared() -> None:
     flags = (flag(YES, "second"), flag({"field": "growing", "is": True}, "silent"), flag(YES, "first"))
-    assert [one.code for one in fired(flags, History(bleeding=True))] == ["second", "first"]
+    assert [one.code for one in raised_flags(flags, History(bleeding=True))] == ["second", "first"]
 
 
 def test_the_earliest_band_counts() -> None:
     flags = [flag(YES, up_to_band=3), flag(YES, refer=True), flag(YES, up_to_band=2)]
-    assert band_limit(flags) == 2
-    assert refers(flags)
-    assert band_limit([]) == 4
-    assert not refers([])
+    assert latest_allowed_band(flags) == 2
+    assert any_flag_refers(flags)
+    assert latest_allowed_band([]) == 4
+    assert not any_flag_refers([])
 
 
 # What is known of a flag that has not fired
@@ -124,11 +124,11 @@ def test_presence_is_what_every_way_to_complete_the_answers_agrees_on(
 ) -> None:
     rule, silent = flag(when), [name for name, answer in told.items() if answer is None]
     ways = [
-        bool(fired((rule,), History(**{**told, **dict(zip(silent, way, strict=True))})))
+        bool(raised_flags((rule,), History(**{**told, **dict(zip(silent, way, strict=True))})))
         for way in product((False, True), repeat=len(silent))
     ]
     expected = "present" if all(ways) else "not_known" if any(ways) else "absent"
-    assert presence(rule, History(**told)) == expected
+    assert flag_presence(rule, History(**told)) == expected
 
 
 SITE = {"field": "anatom_site_general", "one_of": ["oral/genital"]}
@@ -169,16 +169,16 @@ SITE = {"field": "anatom_site_general", "one_of": ["oral/genital"]}
 def test_a_group_is_absent_only_where_the_word_is_known_to_be_another(
     when: dict[str, Any], told: dict[str, Any], expected: str
 ) -> None:
-    assert presence(flag(when), History(**told)) == expected
+    assert flag_presence(flag(when), History(**told)) == expected
 
 
 @given(conditions, histories, st.sampled_from(GROUP_FIELDS), st.from_regex(r"\A[a-z]{1,9}\Z"))
 def test_a_word_that_no_rule_knows_says_as_little_as_silence(
     when: dict[str, Any], history: History, field: str, word: str
 ) -> None:
-    assume(word not in {"one", *(usual.lower() for usual in USUAL_WORDS[field])})
+    assume(word not in {"one", *(usual.lower() for usual in ISIC_TERMS[field])})
     spoken, silent = (history.model_copy(update={field: said}) for said in (word, None))
-    assert presence(flag(when), spoken) == presence(flag(when), silent)
+    assert flag_presence(flag(when), spoken) == flag_presence(flag(when), silent)
 
 
 # The language is closed

@@ -15,12 +15,12 @@ import pytest
 import tiny_bundle as tiny
 from forbidden_words import words_in
 from histories import flag
-from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.calibration import calibrated_score
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.interleaving import run_to_completion
 from lesion_triage.bundle.languages import Languages
-from lesion_triage.bundle.messages import Catalogue, english
+from lesion_triage.bundle.messages import Catalogue, english_catalogue
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Answer, Disposition, ReasonCode, SelfTest
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer, score_image
@@ -165,7 +165,7 @@ def test_answer_says_what_it_rests_on(scorer: Scorer, bundle: Bundle) -> None:
     answer = scorer.score([REFERRED, BLACK])
     first, second = answer.images
     assert first.logit is not None
-    assert answer.score == first.score == score_of(bundle.policy.calibrator, first.logit)
+    assert answer.score == first.score == calibrated_score(bundle.policy.calibrator, first.logit)
     assert (first.index, first.gradable, first.reasons) == (0, True, ())
     assert (second.index, second.gradable, second.logit, second.score) == (1, False, None, None)
     assert [reason.code for reason in second.reasons] == [ReasonCode.image_too_dark]
@@ -174,7 +174,7 @@ def test_answer_says_what_it_rests_on(scorer: Scorer, bundle: Bundle) -> None:
     assert (answer.bundle_name, answer.bundle_sha256) == ("tiny", bundle.sha256)
     assert answer.certificate_id == bundle.certificate.certificate_id()
     assert answer.synthetic is True
-    assert answer.notice == english().notice
+    assert answer.notice == english_catalogue().notice
     assert answer.language == "en"
     assert Answer.model_validate_json(answer.to_json()) == answer
 
@@ -198,7 +198,7 @@ def test_answer_says_in_words_what_was_decided_and_what_was_not_assessed(flagged
     assert {"photographs_unusable", "history_partly_given"} <= {limit.code for limit in answer.limits}
     assert "firmness_and_thickness" in {gap.code for gap in answer.not_assessed}
     assert "keep_the_appointment" in {advice.code for advice in answer.counselling}
-    texts = english()
+    texts = english_catalogue()
     for remark in (*answer.limits, *answer.not_assessed, *answer.counselling, *answer.red_flags):
         assert remark.text in answer.note
     assert answer.images[1].reasons[0].coaching == texts.reasons["image_too_dark"].coaching
@@ -310,7 +310,7 @@ def test_mean_aggregation_is_honoured(tmp_path: Path) -> None:
     mean = Scorer(tiny.make(tmp_path / "bundle", aggregation="mean"))
     logits = [mean.score([image]).images[0].logit for image in (REFERRED, BELOW)]
     assert None not in logits
-    expected = score_of(mean.bundle.policy.calibrator, float(np.mean(logits)))
+    expected = calibrated_score(mean.bundle.policy.calibrator, float(np.mean(logits)))
     assert mean.score([REFERRED, BELOW]).score == pytest.approx(expected)
 
 

@@ -23,16 +23,16 @@ from lesion_triage.errors import BundleError, SignatureError
 @pytest.fixture
 def pair(tmp_path: Path) -> Path:
     """Stem of a pair of keys."""
-    signing.generate(tmp_path / "maker", None)
+    signing.generate_key_pair(tmp_path / "maker", None)
     return tmp_path / "maker"
 
 
 def private(pair: Path) -> Ed25519PrivateKey:
-    return signing.read_private(pair.with_name(pair.name + ".pem"), None)
+    return signing.read_private_key(pair.with_name(pair.name + ".pem"), None)
 
 
 def trusted(pair: Path):
-    return signing.read_trusted(pair.with_name(pair.name + ".pub.pem"))
+    return signing.read_trusted_keys(pair.with_name(pair.name + ".pub.pem"))
 
 
 @pytest.fixture
@@ -92,13 +92,13 @@ def test_unsigned_bundle_is_refused(tmp_path: Path, pair: Path) -> None:
 
 
 def test_bundle_signed_by_a_stranger_is_refused(signed: Path, tmp_path: Path) -> None:
-    signing.generate(tmp_path / "stranger", None)
+    signing.generate_key_pair(tmp_path / "stranger", None)
     with pytest.raises(SignatureError, match="none of the 1 trusted"):
         signing.verify(open_bundle(signed), trusted(tmp_path / "stranger"))
 
 
 def test_stranger_cannot_sign_under_the_maker_s_fingerprint(signed: Path, pair: Path, tmp_path: Path) -> None:
-    signing.generate(tmp_path / "stranger", None)
+    signing.generate_key_pair(tmp_path / "stranger", None)
     genuine = signing.read_signature(open_bundle(signed))
     forged = private(tmp_path / "stranger").sign(genuine.statement()).hex()
     (signed / "signature.json").write_text(genuine.model_copy(update={"signature": forged}).to_json())
@@ -169,7 +169,7 @@ def test_altered_bundle_is_not_signed(tmp_path: Path, pair: Path) -> None:
 
 
 def test_signature_is_replaced_only_if_asked(signed: Path, pair: Path, tmp_path: Path) -> None:
-    signing.generate(tmp_path / "new", None)
+    signing.generate_key_pair(tmp_path / "new", None)
     with pytest.raises(SignatureError, match="already signed"):
         signing.sign(signed, private(tmp_path / "new"))
     signing.sign(signed, private(tmp_path / "new"), replace=True)
@@ -184,18 +184,18 @@ def test_private_key_is_for_its_owner_s_eyes_only(pair: Path) -> None:
 
 
 def test_passphrase_is_needed_to_read_an_encrypted_key(tmp_path: Path) -> None:
-    path, _, key_id = signing.generate(tmp_path / "locked", b"correct horse")
+    path, _, key_id = signing.generate_key_pair(tmp_path / "locked", b"correct horse")
     assert b"ENCRYPTED" in path.read_bytes()
-    assert signing.key_id_of(signing.read_private(path, b"correct horse").public_key()) == key_id
+    assert signing.key_id_of(signing.read_private_key(path, b"correct horse").public_key()) == key_id
     for wrong in (None, b"battery"):
         with pytest.raises(SignatureError):
-            signing.read_private(path, wrong)
+            signing.read_private_key(path, wrong)
 
 
 def test_key_is_never_overwritten(pair: Path) -> None:
     before = pair.with_name("maker.pem").read_bytes()
     with pytest.raises(SignatureError, match="never overwritten"):
-        signing.generate(pair, None)
+        signing.generate_key_pair(pair, None)
     assert pair.with_name("maker.pem").read_bytes() == before
 
 
@@ -203,22 +203,22 @@ def test_half_a_pair_is_not_left_and_the_next_attempt_is_not_refused_for_it(
     tmp_path: Path, full_disk: Callable[[int], AbstractContextManager[None]]
 ) -> None:
     with full_disk(50), pytest.raises(SignatureError, match="cannot be written"):
-        signing.generate(tmp_path / "key", None)  # in the middle of the private key
+        signing.generate_key_pair(tmp_path / "key", None)  # in the middle of the private key
     long = "k" * (255 - len(".pub.pem"))  # so the public key's temporary name is longer than a name may be
     with pytest.raises(SignatureError, match="cannot be written"):
-        signing.generate(tmp_path / long, None)
+        signing.generate_key_pair(tmp_path / long, None)
     assert not list(tmp_path.iterdir())
-    signing.generate(tmp_path / "key", None)
+    signing.generate_key_pair(tmp_path / "key", None)
 
 
 def test_folder_of_keys_that_may_not_be_listed_is_not_called_empty(
     tmp_path: Path, ordinary_user: Callable[[], AbstractContextManager[None]]
 ) -> None:
-    signing.generate(tmp_path / "one", None)
+    signing.generate_key_pair(tmp_path / "one", None)
     tmp_path.chmod(0o311)
     try:
         with ordinary_user(), pytest.raises(SignatureError, match=r"cannot be listed \(Permission denied"):
-            signing.read_trusted(tmp_path)
+            signing.read_trusted_keys(tmp_path)
     finally:
         tmp_path.chmod(0o755)
 
@@ -227,9 +227,9 @@ def test_folder_of_public_keys_trusts_each_of_them(tmp_path: Path) -> None:
     folder = tmp_path / "trusted"
     folder.mkdir()
     for name in ("one", "other"):
-        _, public, _ = signing.generate(tmp_path / name, None)
+        _, public, _ = signing.generate_key_pair(tmp_path / name, None)
         shutil.copy(public, folder)
-    assert len(signing.read_trusted(folder)) == 2
+    assert len(signing.read_trusted_keys(folder)) == 2
 
 
 def test_what_is_no_ed25519_public_key_is_not_trusted(tmp_path: Path, pair: Path) -> None:
@@ -244,4 +244,4 @@ def test_what_is_no_ed25519_public_key_is_not_trusted(tmp_path: Path, pair: Path
         (tmp_path / "empty", r"no \*\.pem file"),
     ):
         with pytest.raises(SignatureError, match=said):
-            signing.read_trusted(path)
+            signing.read_trusted_keys(path)

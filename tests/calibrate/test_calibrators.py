@@ -14,7 +14,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from lesion_triage.bundle.calibration import interval_of, score_of
+from lesion_triage.bundle.calibration import calibrated_score, venn_abers_interval
 from lesion_triage.calibrate.calibrators import (
     KINDS,
     choose,
@@ -38,7 +38,7 @@ def cases(seed, size=400, slope=1.5, intercept=-2.0):
 
 
 def scores_of(calibrator, logits):
-    return np.array([score_of(calibrator, logit) for logit in np.asarray(logits).tolist()])
+    return np.array([calibrated_score(calibrator, logit) for logit in np.asarray(logits).tolist()])
 
 
 def smoothed(positive):
@@ -86,7 +86,9 @@ def test_scores_do_not_depend_on_the_unit_of_the_logits(scale, shift, seed, size
         return
     moved = fit_platt(scale * (logits + shift), positive)
     for logit in (-4.0, 0.0, 4.0):
-        assert score_of(moved, scale * (logit + shift)) == pytest.approx(score_of(plain, logit), abs=1e-6)
+        assert calibrated_score(moved, scale * (logit + shift)) == pytest.approx(
+            calibrated_score(plain, logit), abs=1e-6
+        )
 
 
 @given(power=st.integers(-300, 300), seed=st.integers(0, 20))
@@ -191,7 +193,7 @@ def test_venn_abers_is_two_isotonic_regressions_with_the_case_added():
             .predict([place])[0]
             for outcome in (0.0, 1.0)
         ]
-        assert interval_of(fitted, place) == pytest.approx(expected, abs=1e-12)
+        assert venn_abers_interval(fitted, place) == pytest.approx(expected, abs=1e-12)
 
 
 def test_venn_abers_never_says_0_or_1_where_isotonic_does():

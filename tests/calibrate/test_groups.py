@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from lesion_triage.bundle.certificate import ALL, GroupBy
+from lesion_triage.bundle.certificate import ALL_UNITS, GroupBy
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.cases import cases_of
@@ -46,17 +46,20 @@ def row_of(certificate, group):
 
 
 def groups(*named):
-    return [Group(ALL if name == ALL else "sex", name, (name,), np.array(scores)) for name, scores in named]
+    return [
+        Group(ALL_UNITS if name == ALL_UNITS else "sex", name, (name,), np.array(scores))
+        for name, scores in named
+    ]
 
 
 def test_common_threshold_is_the_lowest_of_those_that_the_groups_need_alone():
     policy, certificate = certified(calibration=TABLE, config=Calibrate(groups=(BY_SEX,)))
     alone = []
-    for group in ("female", "male", ALL):
+    for group in ("female", "male", ALL_UNITS):
         scores = [
             decide(policy, [row.logit for row in rows]).score
             for rows in TABLE.by_case().values()
-            if rows[0].needs_in_person and group in (rows[0].sex, ALL)
+            if rows[0].needs_in_person and group in (rows[0].sex, ALL_UNITS)
         ]
         alone.append(threshold_for(np.array(scores), 0.95, 0.95)[0])
         assert row_of(certificate, group).threshold == alone[-1]
@@ -86,7 +89,8 @@ def test_routing_up_does_not_raise_the_threshold_of_everyone():
     config = Calibrate(groups=(GroupBy(by="sex", small="route_up"),))
     plain = certified(calibration=TABLE, config=Calibrate(groups=(BY_SEX,)))[1]
     assert (
-        row_of(certified(calibration=TABLE, config=config)[1], ALL).threshold == row_of(plain, ALL).threshold
+        row_of(certified(calibration=TABLE, config=config)[1], ALL_UNITS).threshold
+        == row_of(plain, ALL_UNITS).threshold
     )
 
 
@@ -101,7 +105,7 @@ def test_small_groups_merge_along_the_declared_hierarchy_and_no_others():
     _, certificate = certified(calibration=ages, config=Calibrate(groups=(by_age,)))
     merged = row_of(certificate, "under 50")
     assert (merged.members, merged.positives, merged.status) == (("30 to 49", "under 30"), 60, "certified")
-    assert {row.group for row in certificate.groups} == {ALL, "under 50", "50 to 69"}
+    assert {row.group for row in certificate.groups} == {ALL_UNITS, "under 50", "50 to 69"}
 
 
 def test_class_counts_for_positive_photographs_alone():
@@ -109,7 +113,11 @@ def test_class_counts_for_positive_photographs_alone():
         TABLE, diagnosis=lambda number: "mel" if number < 100 else "bcc" if number < 300 else "nv"
     )
     _, certificate = certified(calibration=table, config=Calibrate(groups=(GroupBy(by="reference_class"),)))
-    assert {row.group: row.positives for row in certificate.groups} == {ALL: 300, "mel": 100, "bcc": 200}
+    assert {row.group: row.positives for row in certificate.groups} == {
+        ALL_UNITS: 300,
+        "mel": 100,
+        "bcc": 200,
+    }
 
 
 def test_thresholds_of_their_own_share_the_error_and_leave_no_group_out():
@@ -118,7 +126,7 @@ def test_thresholds_of_their_own_share_the_error_and_leave_no_group_out():
     assert row_of(certificate, "female").confidence == row_of(certificate, "male").confidence == 1 - 0.05 / 2
     assert row_of(certificate, "female").misses_allowed == allowed_misses(200, 0.95, 0.975)
     assert set(policy.groupings[0].thresholds) == {"female", "male"}
-    assert row_of(certificate, ALL).misses_allowed == sum(
+    assert row_of(certificate, ALL_UNITS).misses_allowed == sum(
         allowed_misses(size, 0.95, 0.975) for size in (200, 90)
     )
     missed = {
@@ -163,7 +171,7 @@ def test_too_few_patients_are_refused_however_many_lesions_they_have():
 @pytest.mark.parametrize("rule", ["common_threshold", "group_thresholds"])
 def test_score_that_is_no_number_is_refused_by_the_rule_that_certifies(broken, rule):
     scores = [broken, *np.linspace(0.1, 0.9, 99)]
-    made = groups((ALL, scores), ("female", scores))
+    made = groups((ALL_UNITS, scores), ("female", scores))
     with pytest.raises(CalibrationError, match="1 of 100 positive scores are NaN or -inf"):
         certify_jointly(made, [BY_SEX], rule, 0.95, 0.95)
 
@@ -210,7 +218,7 @@ def test_no_group_large_enough_for_its_own_threshold_is_refused():
 def test_every_certified_group_is_within_its_allowance_at_the_common_threshold(seed, first, second):
     rng = np.random.default_rng(seed)
     one, two = rng.normal(0.0, 1, first), rng.normal(-0.5, 1, second)
-    made = groups((ALL, np.concatenate([one, two])), ("a", one), ("b", two))
+    made = groups((ALL_UNITS, np.concatenate([one, two])), ("a", one), ("b", two))
     joint = certify_jointly(made, [BY_SEX], "common_threshold", 0.95, 0.95)
     for group in made:
         missed = int((group.scores < joint.threshold).sum())
@@ -220,7 +228,7 @@ def test_every_certified_group_is_within_its_allowance_at_the_common_threshold(s
 def test_group_whose_every_limit_is_an_abstention_does_not_bind():
     abstained = np.full(60, np.inf)
     scored = np.linspace(0.1, 0.9, 60)
-    made = groups((ALL, np.concatenate([abstained, scored])), ("a", abstained), ("b", scored))
+    made = groups((ALL_UNITS, np.concatenate([abstained, scored])), ("a", abstained), ("b", scored))
     joint = certify_jointly(made, [BY_SEX], "common_threshold", 0.95, 0.95)
     assert joint.threshold == 0.1
     assert joint.own["sex", "a"] == np.inf
@@ -237,7 +245,7 @@ def test_promise_holds_for_all_groups_at_once_over_many_draws():
     broken = 0
     for _ in range(draws):
         parts = [rng.normal(size=size) for size in sizes]
-        made = groups((ALL, np.concatenate(parts)), *zip("abc", parts, strict=True))
+        made = groups((ALL_UNITS, np.concatenate(parts)), *zip("abc", parts, strict=True))
         threshold = certify_jointly(made, [BY_SEX], "common_threshold", target, 0.95).threshold
         broken += threshold > norm.ppf(1 - target)
     assert broken <= binom.ppf(0.999, draws, 0.05)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histories import flag
-from lesion_triage.bundle.history import History, as_text
+from lesion_triage.bundle.history import History, history_to_text
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Disposition
@@ -24,7 +24,7 @@ RULES = RedFlags(
         flag({"field": "patient_worried", "is": True}, "patient_worried", up_to_band=2),
     )
 )
-BLEEDS = as_text(History(bleeding=True))
+BLEEDS = history_to_text(History(bleeding=True))
 
 
 def with_histories(table, every, answers=BLEEDS):
@@ -103,7 +103,7 @@ def test_the_certificate_counts_what_sent_each_positive_case_up():
 
 def test_a_flag_that_only_moves_the_band_is_never_counted_as_a_referral():
     table = predictions("calibration", 300, 140)
-    worried = with_histories(table, 1, as_text(History(patient_worried=True)))
+    worried = with_histories(table, 1, history_to_text(History(patient_worried=True)))
     counted = Calibrate(red_flags=RULES, count_red_flags=True)
     assert certified(calibration=worried, config=counted)[0].threshold == (
         certified(calibration=table, config=counted)[0].threshold
@@ -111,7 +111,7 @@ def test_a_flag_that_only_moves_the_band_is_never_counted_as_a_referral():
 
 
 def test_a_yes_on_one_photograph_outweighs_a_no_on_another():
-    said = [as_text(History(bleeding=answer, diameter_mm=4)) for answer in (False, True)]
+    said = [history_to_text(History(bleeding=answer, diameter_mm=4)) for answer in (False, True)]
     rows = tuple(
         row(f"p{place}", "one", 0.0, True, sex="female", age_approx=61.0, history=text)
         for place, text in enumerate(said)

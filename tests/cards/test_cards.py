@@ -14,7 +14,7 @@ import yaml
 
 from forbidden_words import words_in
 from lesion_triage import cli
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.cards import answers_data, answers_policy
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
@@ -244,7 +244,7 @@ def test_groups_that_are_not_certifiable_stand_in_the_model_card_by_name(finishe
 def test_the_model_card_names_no_condition_promises_nothing_and_warns_of_drawings(cards):
     text = (cards / "model-card.md").read_text()
     assert "Never use it on patients." in text
-    prose = text.replace(english().notice, "").replace("is no discharge", "")
+    prose = text.replace(english_catalogue().notice, "").replace("is no discharge", "")
     assert words_in("en", prose) == []
 
 

@@ -20,7 +20,12 @@ from PIL.PngImagePlugin import PngInfo
 import tiny_bundle
 from lesion_triage.bundle.certificate import GroupBy
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.fingerprints import Seen, as_text, of_file, of_pixels
+from lesion_triage.bundle.fingerprints import (
+    UsedPictures,
+    file_fingerprint,
+    format_fingerprints,
+    pixel_fingerprint,
+)
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.red_flags import RedFlags
@@ -265,14 +270,18 @@ def test_pictures_that_made_the_model_are_refused_even_without_their_metadata(
     cases.write_text("".join([header, "," * header.count(",") + "\n", *rest]))  # a row left empty: line 2
     picture = cases.parent / "3.png"
     data = picture.read_bytes()
-    known = of_pixels(decode(data, tiny_bundle.PIXELS).pixels) if stripped else of_file(sha256_of(data))
-    seen = Seen(fitted=as_text([known]))
+    known = (
+        pixel_fingerprint(decode(data, tiny_bundle.PIXELS).pixels)
+        if stripped
+        else file_fingerprint(sha256_of(data))
+    )
+    seen = UsedPictures(fitted=format_fingerprints([known]))
     seal(tmp_path / "trained", **{**tiny_bundle.parts(), "seen": seen})
     if stripped:
         note = PngInfo()
         note.add_text("Comment", "stripped and written again")
         Image.open(picture).save(picture, pnginfo=note)
-        assert of_file(sha256_of(picture.read_bytes())) != of_file(sha256_of(data))
+        assert file_fingerprint(sha256_of(picture.read_bytes())) != file_fingerprint(sha256_of(data))
     assert recertify(tmp_path / "trained", cases, tmp_path / "new") == 2
     message = capsys.readouterr().err
     assert "1 of 80 photographs were used to make this model (lines 6)" in message

@@ -120,7 +120,7 @@ def test_every_drawing_passes_the_default_quality_gate(drawing: Path) -> None:
     for row in table(drawing):
         data = (drawing / row["image"]).read_bytes()
         picture = pixels.decode(data, PixelSpec(size_px=64))
-        assert quality.assess(picture, QualityLimits()).refusals == (), row["image"]
+        assert quality.assess_quality(picture, QualityLimits()).refusals == (), row["image"]
 
 
 def test_nothing_but_the_drawing_tells_the_kind(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_one_picture_is_reproducible_and_fit_for_a_self_test(kind: synthetic.Kin
     encoded = io.BytesIO()
     picture.save(encoded, "PNG")
     decoded = pixels.decode(encoded.getvalue(), PixelSpec(size_px=64))
-    assert quality.assess(decoded, QualityLimits()).refusals == ()
+    assert quality.assess_quality(decoded, QualityLimits()).refusals == ()
     assert isinstance(picture, Image.Image)
 
 

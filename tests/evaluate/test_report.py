@@ -16,7 +16,7 @@ from PIL import Image
 import tiny_bundle as tiny
 from histories import flag
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.store import seal
 from lesion_triage.cli import main
@@ -233,7 +233,7 @@ def test_page_has_every_section(page):
         "what", "operating-point", "certificate", "results", "groups", "calibration", "metadata", "decisions",
         "predictive-values", "bands", "abstentions", "pictures", "data", "licence", "limits",
     }  # fmt: skip
-    assert english().notice in page.text
+    assert english_catalogue().notice in page.text
 
 
 def test_certificate_stands_in_the_page_with_every_field(page, bundle):
@@ -299,7 +299,7 @@ def test_parity_is_told(page):
 
 
 def test_words_that_say_too_much_do_not_occur(page):
-    text = page.text.replace(english().notice, "").lower()
+    text = page.text.replace(english_catalogue().notice, "").lower()
     for word in ("benign", "malignant", "cancer", "melanoma", "diagnosis", "safe", "healthy", "clear"):
         assert word not in text
 

@@ -143,10 +143,10 @@ def test_drawn_pictures_pass_only_when_told(home, registry, capsys):
 
 
 def test_a_signature_is_asked_for_only_when_keys_are_named(run, tmp_path, capsys):
-    private, public, _ = signing.generate(tmp_path / "key", None)
+    private, public, _ = signing.generate_key_pair(tmp_path / "key", None)
     assert promote(run, "--trusted", str(public)) == 2
     assert "SignatureError" in capsys.readouterr().err
-    signing.sign(run / "bundle", signing.read_private(private, None))
+    signing.sign(run / "bundle", signing.read_private_key(private, None))
     assert promote(run, "--trusted", str(public)) == 0
     assert "signed with key" in capsys.readouterr().out
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lesion_triage.bundle.certificate import ALL
+from lesion_triage.bundle.certificate import ALL_UNITS
 from lesion_triage.calibrate.certificate import threshold_for
 from lesion_triage.proof import clusters, joint, pool_draws
 from lesion_triage.proof.pool_draws import draw, photographs_as_cases, pool_trials
@@ -126,7 +126,7 @@ def test_a_threshold_per_group_serves_only_certified_groups(pool):
     for key, mask in members.items():
         sizes = mask[drawn].sum(axis=1)
         assert np.isnan(found.served[key][sizes < 59]).all(), "59 is the fewest that certify 0.95 at 95 %"
-    assert np.isnan(found.served[ALL, ALL]).all()
+    assert np.isnan(found.served[ALL_UNITS, ALL_UNITS]).all()
 
 
 @pytest.mark.parametrize(

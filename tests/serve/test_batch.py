@@ -13,7 +13,7 @@ import pytest
 import httpx_60s
 from lesion_triage.bundle.interleaving import SteppedTask
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import Judgement, Scorer
+from lesion_triage.bundle.scorer import CaseDecision, Scorer
 from sent_cases import JSON, as_json
 from triage_server.api_keys import new_key
 from triage_server.app import create_app
@@ -106,7 +106,7 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
 class Slow(Scorer):
     """Takes a second and a half for each case."""
 
-    def judging(self, *arguments: Any, **named: Any) -> SteppedTask[Judgement]:
+    def judging(self, *arguments: Any, **named: Any) -> SteppedTask[CaseDecision]:
         time.sleep(1.5)
         return (yield from super().judging(*arguments, **named))
 

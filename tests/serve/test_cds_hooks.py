@@ -11,7 +11,7 @@ import pytest
 import httpx_60s
 import tiny_bundle
 from histories import flag
-from lesion_triage.bundle.messages import Catalogue, available
+from lesion_triage.bundle.messages import Catalogue, available_languages
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from sent_cases import JSON, as_hook, bundle, media, order, told
@@ -64,7 +64,7 @@ def test_card_says_what_the_policy_says_and_brings_the_note(
     assert answer.certificate_id in found["source"]["label"]
 
 
-@pytest.mark.parametrize("language", available())
+@pytest.mark.parametrize("language", available_languages())
 def test_every_disposition_fits_on_a_card(language: str):
     assert max(map(len, Catalogue.load(language).dispositions.values())) < 140
 

@@ -988,16 +988,16 @@ def test_only_bundles_of_those_who_are_trusted_are_served(
     launch: Callable[..., Any], refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path, start: Any
 ):
     for name in ("maker", "stranger"):
-        signing.generate(tmp_path / name, None)
+        signing.generate_key_pair(tmp_path / name, None)
     bundle = tmp_path / "signed"
     shutil.copytree(tiny_bundle, bundle)
     arguments = ("--bundle", bundle, "--port", 0)
     trust = {"TRIAGE_TRUSTED_KEYS": str(tmp_path / "maker.pub.pem")}
     assert "not signed" in refused(*arguments, **trust)
     assert "No signer is trusted" in refused(*arguments, TRIAGE_ALLOW_UNSIGNED="0")
-    signing.sign(bundle, signing.read_private(tmp_path / "stranger.pem", None))
+    signing.sign(bundle, signing.read_private_key(tmp_path / "stranger.pem", None))
     assert "none of the 1 trusted" in refused(*arguments, **trust)
-    signing.sign(bundle, signing.read_private(tmp_path / "maker.pem", None), replace=True)
+    signing.sign(bundle, signing.read_private_key(tmp_path / "maker.pem", None), replace=True)
     with start(bundle, tmp_path, **trust) as server:
         assert "signature of this bundle is not checked" not in server.text()
     whole = (bundle / "signature.json").read_bytes()

@@ -200,9 +200,9 @@ def test_who_is_trusted_is_read_again_at_a_swap(start: Any, tmp_path: Path) -> N
     trusted, bundles = tmp_path / "trusted", []
     trusted.mkdir()
     for name in ("maker", "stranger"):
-        signing.generate(tmp_path / name, None)
+        signing.generate_key_pair(tmp_path / name, None)
         bundle = tiny.make(tmp_path / f"by-{name}", threshold=0.5 if name == "maker" else 0.4)
-        signing.sign(bundle.folder, signing.read_private(tmp_path / f"{name}.pem", None))
+        signing.sign(bundle.folder, signing.read_private_key(tmp_path / f"{name}.pem", None))
         bundles.append(bundle)
     shutil.copy(tmp_path / "maker.pub.pem", trusted)
     link = tmp_path / "served"

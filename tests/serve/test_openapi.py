@@ -11,7 +11,7 @@ import pytest
 
 import triage_client
 import triage_server
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.schema import Answer, Disposition
 from triage_server.error_responses import FHIR_TYPE
 from triage_server.problems import PROBLEM_TYPES, Problem, RequestError
@@ -173,7 +173,7 @@ def test_no_word_of_a_finding_or_an_all_right_is_ever_uttered(
         uttered.append(response.text)
     uttered += [Problem.from_error(_refusal(code), "id").to_json() for code in PROBLEM_TYPES]
     for text in uttered:
-        assert not FORBIDDEN.search(text.replace(english().notice, ""))
+        assert not FORBIDDEN.search(text.replace(english_catalogue().notice, ""))
 
 
 def test_no_such_word_stands_in_the_source():

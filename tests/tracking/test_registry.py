@@ -22,7 +22,7 @@ import pytest
 import tiny_bundle
 from forbidden_words import words_in
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle
@@ -256,9 +256,9 @@ def test_nothing_is_pickled_and_no_place_or_name_of_the_sealing_machine_is_kept(
 def test_what_is_served_names_no_condition_and_promises_nothing(served, model):
     good = tiny_bundle.picture_bytes("below")
     row = model.predict(frame([[good]], [{"bleeding": True}])).to_dict("records")[0]
-    said = json.dumps(row).replace(english().notice, "")
+    said = json.dumps(row).replace(english_catalogue().notice, "")
     assert words_in("en", said) == []
-    assert row["notice"] == english().notice
+    assert row["notice"] == english_catalogue().notice
 
 
 def test_a_bundle_that_was_changed_in_the_registry_is_not_given_back(served):

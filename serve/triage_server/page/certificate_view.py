@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lesion_triage.bundle.certificate import ALL, Certificate, GroupRow
+from lesion_triage.bundle.certificate import ALL_UNITS, Certificate, GroupRow
 from lesion_triage.bundle.schema import Policy
 
 _REFERENCE_CLASS = "reference_class"
@@ -43,12 +43,12 @@ def build_view(certificate: Certificate, policy: Policy) -> CertificateView:
         class_numbers=class_numbers,
         assumptions=[_number_classes(sentence, class_numbers) for sentence in certificate.assumptions],
         has_group_thresholds=certificate.rule == "group_thresholds",
-        has_group_rows=any(row.by != ALL for row in certificate.groups),
+        has_group_rows=any(row.by != ALL_UNITS for row in certificate.groups),
     )
 
 
 def _row_threshold(row: GroupRow, certificate: Certificate, policy: Policy) -> RowThreshold:
-    if row.by == ALL:
+    if row.by == ALL_UNITS:
         return "by_group" if certificate.rule == "group_thresholds" else certificate.threshold
     for grouping in policy.groupings:
         if grouping.by == row.by:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.history import USUAL_WORDS, History
-from lesion_triage.bundle.policy import UNKNOWN
+from lesion_triage.bundle.history import ISIC_TERMS, History
+from lesion_triage.bundle.policy import UNKNOWN_GROUP
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle
@@ -61,7 +61,7 @@ def questions_for(bundle: Bundle) -> Questions:
     """The questions for a bundle: the usual choices, and those of the certificate's groups."""
     policy, certificate = bundle.policy, bundle.certificate
     groups = {
-        name: tuple(dict.fromkeys((*USUAL_WORDS[name], *_certified_groups(certificate, policy, name))))
+        name: tuple(dict.fromkeys((*ISIC_TERMS[name], *_certified_groups(certificate, policy, name))))
         for name in GROUP_FIELDS
     }
     required = {"age_years" if one.by == "age_band" else one.by for one in policy.groupings}
@@ -77,7 +77,7 @@ def questions_for(bundle: Bundle) -> Questions:
 def _certified_groups(certificate: Certificate, policy: Policy, name: str) -> list[str]:
     rows = [member for row in certificate.groups if row.by == name for member in row.members]
     with_threshold = [group for one in policy.groupings if one.by == name for group in one.thresholds]
-    return [group for group in (*rows, *with_threshold) if group != UNKNOWN]
+    return [group for group in (*rows, *with_threshold) if group != UNKNOWN_GROUP]
 
 
 def parse_history(form: Form, questions: Questions) -> History:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from lesion_triage.bundle.history import History, from_text
+from lesion_triage.bundle.history import History, history_from_text
 from lesion_triage.bundle.schema import Answer
 from triage_server.page.reading_order import Urgency
 
@@ -120,7 +120,7 @@ class QueuedCase(WaitingCase):
     def history(self) -> History | None:
         """The history; None if this version cannot read it."""
         try:
-            return from_text(self.history_json)
+            return history_from_text(self.history_json)
         except ValidationError:
             return None
 

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Engine, Select, false, func, select, updat
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, selectinload
 
-from lesion_triage.bundle.history import History, as_text
+from lesion_triage.bundle.history import History, history_to_text
 from lesion_triage.bundle.metadata_stripping import media_type
 from lesion_triage.bundle.schema import Answer
 from triage_server.page import lists, sqlite_journal
@@ -99,7 +99,7 @@ class ReadingQueue:
                 disposition=first.disposition.value,
                 priority_band=first.priority_band,
                 deadline_hours=first.deadline_hours,
-                history=as_text(history),
+                history=history_to_text(history),
                 answers=[AnswerRow(language=one.language, document=one.model_dump_json()) for one in answers],
                 photographs=[
                     PhotographRow(position=position, media_type=media_type(data), data=data)

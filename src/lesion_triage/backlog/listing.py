@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, read_photographs
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.bundle.history import as_text, from_text, together
+from lesion_triage.bundle.history import history_from_text, history_to_text, merge_histories
 from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import BacklogError
 
@@ -49,7 +49,7 @@ class Case:
     """Paths of its photographs; empty if the table contains the files."""
     photographs: int
     history: str
-    """In the format of ``bundle.history.as_text``."""
+    """In the format of ``bundle.history.history_to_text``."""
     first_row: int
     """In the source, see ``Photograph.row``."""
 
@@ -232,7 +232,7 @@ def _is_respelled_path(image: str, paths_by_nfc: dict[str, list[str]], images: P
 def _merge_histories(histories: list[str]) -> str:
     if len(set(histories)) == 1:
         return histories[0]
-    return as_text(together([from_text(text) for text in histories]))
+    return history_to_text(merge_histories([history_from_text(text) for text in histories]))
 
 
 def _case_id_hash(case_id: str) -> int:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from lesion_triage.backlog.folder_walk import walk
-from lesion_triage.bundle.history import History, as_text, from_json
+from lesion_triage.bundle.history import History, history_from_json, history_to_text
 from lesion_triage.data.records import GROUP_FIELDS, known_or_empty, refuse_missing_marker
 from lesion_triage.data.sources.folder import closest_column, history_json
 from lesion_triage.errors import BacklogError, DataError
@@ -45,7 +45,7 @@ class Photograph(NamedTuple):
     image: str
     """Path below ``Source.images``; empty if the table contains the file itself."""
     history: str
-    """In the format of ``bundle.history.as_text``."""
+    """In the format of ``bundle.history.history_to_text``."""
     data: bytes | None = None
     """The file's bytes, if the table contains it."""
 
@@ -258,7 +258,7 @@ def _history(cells: Mapping[str, str]) -> str:
     if not cells["history"]:
         return ""
     try:
-        return as_text(from_json(_without_fillers(cells["history"])))
+        return history_to_text(history_from_json(_without_fillers(cells["history"])))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(step) for step in first["loc"]) or "history"

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from lesion_triage.backlog.listing import Case
-from lesion_triage.bundle.calibration import score_of
-from lesion_triage.bundle.history import from_text
+from lesion_triage.bundle.calibration import calibrated_score
+from lesion_triage.bundle.history import history_from_text
 from lesion_triage.bundle.interleaving import SteppedTask, run_interleaved
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE, ImageEvidence, Scorer
 from lesion_triage.data.unicode_paths import UnicodePathResolver
@@ -138,7 +138,7 @@ class RowBuilder:
         return row | scored | self._constant_columns
 
     def _score_case(self, case: Case, files: Sequence[bytes]) -> SteppedTask[Row]:
-        history = from_text(case.history)
+        history = history_from_text(case.history)
         judging = self._scorer.judging(files, history, advise=self._with_advice)
         del files  # only one case's files are in memory at a time, however many cases are interleaved
         judgement = yield from judging
@@ -169,7 +169,7 @@ class RowBuilder:
             "index": index,
             "gradable": image.logit is not None,
             "logit": image.logit,
-            "score": None if image.logit is None else score_of(calibrator, image.logit),
+            "score": None if image.logit is None else calibrated_score(calibrator, image.logit),
             "novelty": image.novelty,
             "reasons": [code.value for code in image.refusals],
             "advice": [code.value for code in image.advice],

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from lesion_triage import __version__
 from lesion_triage.backlog.rows import Extra
 from lesion_triage.bundle.document import Document, Sha256
-from lesion_triage.bundle.pixels import decoders
+from lesion_triage.bundle.pixels import decoder_versions
 from lesion_triage.errors import BacklogError
 
 STATE = "run.json"
@@ -86,7 +86,7 @@ def software() -> dict[str, str]:
     return {
         "lesion-triage": __version__,
         "onnxruntime": ort.__version__,
-        **decoders(),
+        **decoder_versions(),
         "machine": platform.machine(),
     }
 

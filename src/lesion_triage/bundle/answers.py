@@ -11,10 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from lesion_triage.bundle.guidance import counselling_for, limits_of, not_assessed_in, questions_of
+from lesion_triage.bundle.guidance import (
+    assessment_limits,
+    counselling_for,
+    policy_questions,
+    unassessed_aspects,
+)
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue
-from lesion_triage.bundle.note import NoteFacts, NotePhotograph, note
+from lesion_triage.bundle.note import NoteFacts, NotePhotograph, write_note
 from lesion_triage.bundle.policy import Decision
 from lesion_triage.bundle.red_flags import RedFlag
 from lesion_triage.bundle.schema import Answer, ImageAnswer, Policy, PresentFlag, Reason, ReasonCode, Remark
@@ -34,7 +39,7 @@ class Issuer:
     """The questions that the policy's rules ask."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "asked", questions_of(self.policy.red_flags.flags))
+        object.__setattr__(self, "asked", policy_questions(self.policy.red_flags.flags))
 
     @classmethod
     def of(cls, bundle: Bundle) -> Self:
@@ -48,7 +53,7 @@ class Issuer:
         )
 
 
-def reason(code: ReasonCode, catalogue: Catalogue) -> Reason:
+def build_reason(code: ReasonCode, catalogue: Catalogue) -> Reason:
     """A reason code with its texts."""
     message = catalogue.reasons[code]
     return _reason(code, message.text, message.coaching)
@@ -65,7 +70,7 @@ def _remark(code: str, text: str) -> Remark:
     return Remark(code=code, text=text)
 
 
-def answer_for(
+def build_answer(
     issuer: Issuer,
     decision: Decision,
     images: Sequence[ImageAnswer],
@@ -82,18 +87,18 @@ def answer_for(
         catalogue: must have a text for every red flag of the policy.
     """
     unusable = sum(not image.gradable for image in images)
-    limits = limits_of(history, issuer.asked, photographs_unusable=unusable)
-    gaps, advice = not_assessed_in(history), counselling_for(decision.disposition)
+    limits = assessment_limits(history, issuer.asked, photographs_unusable=unusable)
+    not_assessed, counselling = unassessed_aspects(history), counselling_for(decision.disposition)
     facts = NoteFacts(
         disposition=decision.disposition,
         priority_band=decision.priority_band,
         reasons=decision.reasons,
-        photographs=tuple(_noted(image) for image in images),
+        photographs=tuple(_note_photograph(image) for image in images),
         red_flags=issuer.policy.red_flags,
         asked=issuer.asked,
         limits=limits,
-        not_assessed=gaps,
-        counselling=advice,
+        not_assessed=not_assessed,
+        counselling=counselling,
         certificate_id=issuer.certificate_id,
         bundle_name=issuer.bundle_name,
         bundle_sha256=issuer.bundle_sha256,
@@ -106,13 +111,13 @@ def answer_for(
         score=decision.score,
         threshold=decision.threshold,
         deadline_hours=issuer.policy.deadline_hours,
-        reasons=tuple(reason(code, catalogue) for code in decision.reasons),
-        red_flags=tuple(_present(flag, catalogue) for flag in decision.red_flags),
+        reasons=tuple(build_reason(code, catalogue) for code in decision.reasons),
+        red_flags=tuple(_present_flag(flag, catalogue) for flag in decision.red_flags),
         images=tuple(images),
         limits=_remarks(limits, catalogue.limits),
-        not_assessed=_remarks(gaps, catalogue.not_assessed),
-        counselling=_remarks(advice, catalogue.counselling),
-        note=note(facts, history, catalogue),
+        not_assessed=_remarks(not_assessed, catalogue.not_assessed),
+        counselling=_remarks(counselling, catalogue.counselling),
+        note=write_note(facts, history, catalogue),
         notice=catalogue.notice,
         synthetic=issuer.synthetic,
         bundle_name=issuer.bundle_name,
@@ -121,12 +126,12 @@ def answer_for(
     )
 
 
-def _noted(image: ImageAnswer) -> NotePhotograph:
+def _note_photograph(image: ImageAnswer) -> NotePhotograph:
     remarks = (*image.reasons, *image.advice)
     return NotePhotograph(usable=image.gradable, reasons=tuple(one.code for one in remarks))
 
 
-def _present(flag: RedFlag, catalogue: Catalogue) -> PresentFlag:
+def _present_flag(flag: RedFlag, catalogue: Catalogue) -> PresentFlag:
     return PresentFlag(
         code=flag.code,
         text=catalogue.red_flags[flag.code].text,

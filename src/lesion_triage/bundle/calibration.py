@@ -20,11 +20,11 @@ from pydantic import Field, FiniteFloat, model_validator
 from lesion_triage.bundle.document import Document, Fraction
 from lesion_triage.errors import ScoringError
 
-_DOUBLINGS = 10
+_EXP_DOUBLINGS = 10
 _EXP_TERMS = tuple(1 / math.factorial(power) for power in range(10, 0, -1))
 _ATANH_TERMS = tuple(1 / power for power in range(33, 0, -2))
 _LN_2 = 0.6931471805599453
-_LINEAR_FROM = 40.0  # from here on ln(1 + e**x) equals x to the last bit
+_SOFTPLUS_LINEAR_FROM = 40.0  # from here on ln(1 + e**x) equals x to the last bit
 
 
 class PlattCalibrator(Document):
@@ -112,7 +112,7 @@ Calibrator = Annotated[
 ]
 
 
-def score_of(calibrator: Calibrator, logit: float) -> float:
+def calibrated_score(calibrator: Calibrator, logit: float) -> float:
     """Calibrated probability in [0, 1] that an in-person visit is needed, in float64.
 
     Never decreases when the logit rises, to the last bit, and is the same bits on every machine.
@@ -130,13 +130,13 @@ def score_of(calibrator: Calibrator, logit: float) -> float:
             ln_p, minus_ln_1_p = -_softplus(-logit), _softplus(logit)
             return _sigmoid(calibrator.a * ln_p + calibrator.b * minus_ln_1_p + calibrator.c)
         case IsotonicCalibrator():
-            return _interpolated(calibrator, logit)
+            return _isotonic_score(calibrator, logit)
         case VennAbersCalibrator():
-            p0, p1 = _venn_abers(calibrator, logit)
+            p0, p1 = _venn_abers_pair(calibrator, logit)
             return 1.0 / (1.0 + (1.0 - p0) / p1)  # p1 / (1 - p0 + p1), each occurring once
 
 
-def interval_of(calibrator: Calibrator, logit: float) -> tuple[float, float] | None:
+def venn_abers_interval(calibrator: Calibrator, logit: float) -> tuple[float, float] | None:
     """The pair ``(p0, p1)`` of a Venn-Abers calibrator: the wider, the fewer cases like this one it has seen.
 
     Returns:
@@ -146,7 +146,7 @@ def interval_of(calibrator: Calibrator, logit: float) -> tuple[float, float] | N
         ScoringError: the logit is not finite.
     """
     _check_finite(logit)
-    return _venn_abers(calibrator, logit) if isinstance(calibrator, VennAbersCalibrator) else None
+    return _venn_abers_pair(calibrator, logit) if isinstance(calibrator, VennAbersCalibrator) else None
 
 
 def _check_finite(logit: float) -> None:
@@ -166,7 +166,7 @@ def _check_knots(logits: tuple[float, ...], columns: dict[str, tuple[float, ...]
         raise ValueError("logits must increase strictly from knot to knot")
 
 
-def _interpolated(calibrator: IsotonicCalibrator, logit: float) -> float:
+def _isotonic_score(calibrator: IsotonicCalibrator, logit: float) -> float:
     """Score on the line between the two knots that enclose the logit."""
     above = bisect_right(calibrator.logits, logit)
     if above == 0:
@@ -176,11 +176,11 @@ def _interpolated(calibrator: IsotonicCalibrator, logit: float) -> float:
         return low
     right, high = calibrator.logits[above], calibrator.scores[above]
     # (logit - left) / (right - left), in a form that cannot become inf / inf.
-    share = 1.0 / (1.0 + (right - logit) / (logit - left))
-    return min(low + (high - low) * share, high)
+    weight = 1.0 / (1.0 + (right - logit) / (logit - left))
+    return min(low + (high - low) * weight, high)
 
 
-def _venn_abers(calibrator: VennAbersCalibrator, logit: float) -> tuple[float, float]:
+def _venn_abers_pair(calibrator: VennAbersCalibrator, logit: float) -> tuple[float, float]:
     at_or_below = bisect_right(calibrator.logits, logit)
     below = bisect_left(calibrator.logits, logit)
     p0 = calibrator.p0[at_or_below - 1] if at_or_below else 0.0
@@ -195,10 +195,10 @@ def _sigmoid(x: float) -> float:
 
 def _softplus(x: float) -> float:
     """``ln(1 + e**x)``. For a logit it is ``-ln(1 - p)``, for the negated logit ``-ln p``."""
-    if x > _LINEAR_FROM:
+    if x > _SOFTPLUS_LINEAR_FROM:
         return x
     one_plus_exp = 2.0 + _expm1(x) if x >= 0 else 1.0 + 1.0 / (1.0 + _expm1(-x))
-    return min(_log(one_plus_exp), _LINEAR_FROM)
+    return min(_log(one_plus_exp), _SOFTPLUS_LINEAR_FROM)
 
 
 def _expm1(x: float) -> float:
@@ -207,11 +207,11 @@ def _expm1(x: float) -> float:
     Taylor polynomial at ``x / 1024``, then ten times ``(1 + y)**2 - 1 = y * (y + 2)``. Up to x = 100 the
     relative error is a few ulps times ``1 + x``; overflow gives inf.
     """
-    small = x / 2.0**_DOUBLINGS
+    small = x / 2.0**_EXP_DOUBLINGS
     power = 0.0
     for term in _EXP_TERMS:
         power = (power + term) * small
-    for _ in range(_DOUBLINGS):
+    for _ in range(_EXP_DOUBLINGS):
         power *= power + 2.0
     return power
 

@@ -13,9 +13,9 @@ from lesion_triage.bundle.document import Document, Fraction, Sha256
 
 Unit = Literal["lesion", "patient"]
 Rule = Literal["common_threshold", "group_thresholds"]
-ALL = "all"
+ALL_UNITS = "all"
 """``GroupRow.by`` and ``GroupRow.group`` of the row for all positive units together."""
-SITE = "site"
+BY_SITE = "site"
 """``GroupRow.by`` of a row for one of several pooled sites."""
 
 

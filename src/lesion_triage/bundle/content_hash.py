@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.store import CERTIFICATE, MODEL_CARD, Bundle
+from lesion_triage.bundle.store import CERTIFICATE_FILE, MODEL_CARD_FILE, Bundle
 
-_HEADER = ("name", "synthetic", "model", "pixels", "data_citation")
-_OCCASION = frozenset({"issued_at", "purpose", "ledger", "confidence_if_selected"})
+_HASHED_HEADER_FIELDS = ("name", "synthetic", "model", "pixels", "data_citation")
+_UNHASHED_CERTIFICATE_FIELDS = frozenset({"issued_at", "purpose", "ledger", "confidence_if_selected"})
 """Fields of a certificate that say when it was issued and what had been looked at before."""
-_WRITTEN_FROM_THE_REST = frozenset({CERTIFICATE, MODEL_CARD})
+_DERIVED_FILES = frozenset({CERTIFICATE_FILE, MODEL_CARD_FILE})
 
 
 def content_sha256(bundle: Bundle) -> str:
@@ -26,12 +26,12 @@ def content_sha256(bundle: Bundle) -> str:
     header = bundle.header.model_dump(mode="json")
     certificate = bundle.certificate.model_dump(mode="json")
     content: dict[str, Any] = {
-        "header": {name: header[name] for name in _HEADER},
-        "certificate": {name: value for name, value in certificate.items() if name not in _OCCASION},
+        "header": {name: header[name] for name in _HASHED_HEADER_FIELDS},
+        "certificate": {
+            name: value for name, value in certificate.items() if name not in _UNHASHED_CERTIFICATE_FIELDS
+        },
         "files": {
-            name: file["sha256"]
-            for name, file in header["files"].items()
-            if name not in _WRITTEN_FROM_THE_REST
+            name: file["sha256"] for name, file in header["files"].items() if name not in _DERIVED_FILES
         },
     }
     return sha256_of(canonical_json(content).encode())

@@ -18,24 +18,24 @@ from numpy.typing import NDArray
 
 from lesion_triage.errors import BundleError
 
-DIGITS = 16
-_LINES = re.compile(rf"(?:[0-9a-f]{{{DIGITS}}}\n)*")
+FINGERPRINT_DIGITS = 16
+_LINES = re.compile(rf"(?:[0-9a-f]{{{FINGERPRINT_DIGITS}}}\n)*")
 
 
-def of_file(sha256: str) -> str:
+def file_fingerprint(sha256: str) -> str:
     """Fingerprint of a file with this SHA-256."""
-    return sha256[:DIGITS]
+    return sha256[:FINGERPRINT_DIGITS]
 
 
-def of_pixels(pixels: NDArray[np.uint8]) -> str:
+def pixel_fingerprint(pixels: NDArray[np.uint8]) -> str:
     """Fingerprint of prepared pixels, shape (size, size, 3)."""
     digest = hashlib.sha256(f"pixels {pixels.shape}\n".encode())
     digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()[:DIGITS]
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class UsedPictures:
     """Fingerprints of used pictures, as in a bundle's text files: one a line, sorted, no duplicates."""
 
     fitted: str = ""
@@ -49,15 +49,15 @@ class Seen:
             lines = text.splitlines()
             if not _LINES.fullmatch(text) or any(a >= b for a, b in pairwise(lines)):
                 raise BundleError(
-                    f"the fingerprints of {name} pictures are not {DIGITS} hexadecimal digits a line, sorted "
-                    "and distinct; copy the bundle again."
+                    f"the fingerprints of {name} pictures are not {FINGERPRINT_DIGITS} hexadecimal digits a "
+                    "line, sorted and distinct; copy the bundle again."
                 )
 
-    def with_certified(self, fingerprints: Iterable[str]) -> Seen:
+    def with_certified(self, fingerprints: Iterable[str]) -> UsedPictures:
         """A copy in which these pictures, too, have chosen a threshold."""
-        return Seen(self.fitted, as_text((*self.certified.splitlines(), *fingerprints)))
+        return UsedPictures(self.fitted, format_fingerprints((*self.certified.splitlines(), *fingerprints)))
 
 
-def as_text(fingerprints: Iterable[str]) -> str:
+def format_fingerprints(fingerprints: Iterable[str]) -> str:
     """One a line, sorted, no duplicates."""
     return "".join(f"{fingerprint}\n" for fingerprint in sorted(set(fingerprints)))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS, RedFlag, groups_read
+from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS, RedFlag, group_fields_in_rules
 from lesion_triage.bundle.schema import Disposition
 
 QUESTIONS = (*YES_NO_FIELDS, *NUMBER_FIELDS)
@@ -60,32 +60,34 @@ class Counselling(StrEnum):
     sooner_if_worried = "sooner_if_worried"
 
 
-def limits_of(history: History, asked: Sequence[str], *, photographs_unusable: int) -> tuple[Limit, ...]:
+def assessment_limits(
+    history: History, questions: Sequence[str], *, photographs_unusable: int
+) -> tuple[Limit, ...]:
     """The limits of one remote assessment.
 
     Args:
         history: as given.
-        asked: ``questions_of`` the rules that apply.
+        questions: ``policy_questions`` the rules that apply.
         photographs_unusable: how many of the case's photographs could not be used.
     """
-    told = len(answered(history, asked))
-    silent = {
-        Limit.history_not_given: told == 0,
-        Limit.history_partly_given: 0 < told < len(asked),
+    answered_count = len(answered_questions(history, questions))
+    conditional = {
+        Limit.history_not_given: answered_count == 0,
+        Limit.history_partly_given: 0 < answered_count < len(questions),
         Limit.photographs_unusable: photographs_unusable > 0,
     }
-    return tuple(limit for limit in Limit if silent.get(limit, True))
+    return tuple(limit for limit in Limit if conditional.get(limit, True))
 
 
-def not_assessed_in(history: History) -> tuple[NotAssessed, ...]:
+def unassessed_aspects(history: History) -> tuple[NotAssessed, ...]:
     """What was not assessed. Answers in the history, reported rather than examined, shorten the list."""
-    told = {
+    reported_by = {
         NotAssessed.course: {"changing", "growing", "growing_rapidly"},
         NotAssessed.symptoms: {"bleeding", "ulcerated", "painful", "itching"},
         NotAssessed.general_condition: {"fever", "weight_loss", "unwell"},
     }
-    known = set(answered(history, QUESTIONS))
-    return tuple(gap for gap in NotAssessed if gap not in told or not told[gap] <= known)
+    known = set(answered_questions(history, QUESTIONS))
+    return tuple(gap for gap in NotAssessed if gap not in reported_by or not reported_by[gap] <= known)
 
 
 def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
@@ -97,14 +99,14 @@ def counselling_for(disposition: Disposition) -> tuple[Counselling, ...]:
     return tuple(advice for advice in Counselling if only.get(advice, disposition) is disposition)
 
 
-def questions_of(flags: Sequence[RedFlag]) -> tuple[str, ...]:
+def policy_questions(flags: Sequence[RedFlag]) -> tuple[str, ...]:
     """``QUESTIONS``, and the groups that a rule looks at: a flag that fires implies an answer to something.
 
     It walks through all rules, so call it once for a policy, not for each case.
     """
-    return (*QUESTIONS, *groups_read(flags))
+    return (*QUESTIONS, *group_fields_in_rules(flags))
 
 
-def answered(history: History, asked: Sequence[str]) -> tuple[str, ...]:
+def answered_questions(history: History, questions: Sequence[str]) -> tuple[str, ...]:
     """The questions that the history answers, in the order asked."""
-    return tuple(question for question in asked if getattr(history, question) is not None)
+    return tuple(question for question in questions if getattr(history, question) is not None)

@@ -18,7 +18,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from lesion_triage.bundle.document import Document
 
 GroupName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^\w[\w &/.,+()-]*$")]
-USUAL_WORDS: Mapping[str, tuple[str, ...]] = {
+ISIC_TERMS: Mapping[str, tuple[str, ...]] = {
     "sex": ("female", "male", "other"),
     "anatom_site_general": (
         "head/neck",
@@ -38,18 +38,18 @@ YesNo = StrictBool | None
 """None: not answered, which is never read as no. Strict, because lax parsing reads "off" as no."""
 
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_DECIMAL = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def _a_number(told: Any) -> Any:
-    if isinstance(told, bool):
+def _refuse_coercion(value: Any) -> Any:
+    if isinstance(value, bool):
         raise ValueError("expected a number, found true or false")
-    if isinstance(told, str | bytes):
+    if isinstance(value, str | bytes):
         raise ValueError("expected a number, found a text")
-    return told
+    return value
 
 
-_Number = BeforeValidator(_a_number)
+_NotCoerced = BeforeValidator(_refuse_coercion)
 """Refuses booleans, which lax parsing reads as 1 and 0, and text, of which it reads "1_0" as 10.
 It must be outermost, or the OpenAPI description would lose the limits of the field."""
 
@@ -58,13 +58,13 @@ class History(Document):
     """What is known of the person and the lesion beside the photographs. None: not answered."""
 
     sex: GroupName | None = None
-    age_years: Annotated[FiniteFloat, Field(ge=0, le=120), _Number] | None = None
+    age_years: Annotated[FiniteFloat, Field(ge=0, le=120), _NotCoerced] | None = None
     anatom_site_general: GroupName | None = None
     fitzpatrick_skin_type: GroupName | None = None
 
-    duration_weeks: Annotated[FiniteFloat, Field(ge=0, le=6500), _Number] | None = None
+    duration_weeks: Annotated[FiniteFloat, Field(ge=0, le=6500), _NotCoerced] | None = None
     """Since the lesion was first noticed."""
-    diameter_mm: Annotated[FiniteFloat, Field(ge=0, le=500), _Number] | None = None
+    diameter_mm: Annotated[FiniteFloat, Field(ge=0, le=500), _NotCoerced] | None = None
     """The largest, measured on the skin: a photograph has no scale."""
     is_new: YesNo = None
     """It appeared within the last twelve months."""
@@ -114,55 +114,55 @@ class History(Document):
 NO_HISTORY = History()
 
 
-def as_text(history: History) -> str:
+def history_to_text(history: History) -> str:
     """The answers given, as one line of JSON for a table cell; empty if there are none."""
     return "" if history == NO_HISTORY else history.model_dump_json(exclude_none=True)
 
 
-def from_json(text: str | bytes) -> History:
+def history_from_json(text: str | bytes) -> History:
     """Parse a history from JSON, whatever its origin.
 
     Raises:
         pydantic.ValidationError: not a JSON object, an answer that is not valid, or a field that occurs
-            twice: it would be anyone's guess which answer counts.
+            duplicate: it would be anyone's guess which answer counts.
     """
     history = History.model_validate_json(text)
-    told = json.loads(text, object_pairs_hook=list)  # pydantic would silently keep the last duplicate
-    times = Counter(name for name, _ in told)
-    if twice := next((name for name, count in times.items() if count > 1), None):
+    pairs = json.loads(text, object_pairs_hook=list)  # pydantic would silently keep the last duplicate
+    times = Counter(name for name, _ in pairs)
+    if duplicate := next((name for name, count in times.items() if count > 1), None):
         problem = PydanticCustomError("field_twice", "the field appears twice; keep one")
         raise ValidationError.from_exception_data(
-            "History", [InitErrorDetails(type=problem, loc=(twice,), input=None)]
+            "History", [InitErrorDetails(type=problem, loc=(duplicate,), input=None)]
         )
     return history
 
 
-def from_text(text: str) -> History:
-    """Read back the output of ``as_text``.
+def history_from_text(text: str) -> History:
+    """Read back the output of ``history_to_text``.
 
     Raises:
-        pydantic.ValidationError: as ``from_json``.
+        pydantic.ValidationError: as ``history_from_json``.
     """
-    return from_json(text) if text else NO_HISTORY
+    return history_from_json(text) if text else NO_HISTORY
 
 
-def number_in(text: str) -> float:
+def parse_decimal(text: str) -> float:
     """The number in a table cell or form field, where every answer is text.
 
     Raises:
         ValueError: not a number in decimal notation, with or without an exponent.
     """
-    if not _NUMBER.fullmatch(text.strip()):
+    if not _DECIMAL.fullmatch(text.strip()):
         raise ValueError("expected a number")
     return float(text)
 
 
-def together(histories: Sequence[History]) -> History:
+def merge_histories(histories: Sequence[History]) -> History:
     """Merge histories about the same lesion: a yes outweighs a no, otherwise the first answer counts."""
     answers: dict[str, Any] = {}
     for name in History.model_fields:
-        said = [answer for one in histories if (answer := getattr(one, name)) is not None]
-        if said:
+        given = [answer for one in histories if (answer := getattr(one, name)) is not None]
+        if given:
             # Not ``True in said``: in Python a diameter of 1 equals True.
-            answers[name] = any(answer is True for answer in said) or said[0]
+            answers[name] = any(answer is True for answer in given) or given[0]
     return History(**answers)

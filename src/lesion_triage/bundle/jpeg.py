@@ -10,37 +10,39 @@ from collections.abc import Iterator
 
 from lesion_triage.errors import ImageError
 
-_MOST_SCANS = 50
+_MAX_SCANS = 50
 """A progressive JPEG has about ten. Each scan is a pass over the whole picture and can be as short as 75
 bytes, so a small file of nothing but scans could keep a processor busy for hours."""
-_SCAN, _END = 0xDA, 0xD9
+_SOS, _EOI = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 """Markers followed by a length. FF 00 is data; FF 01 and FF D0 to FF D7 have no length."""
-_EMPTY_TAIL = bytes(64)
-_ANYTHING = bytes(range(255))
+_ZERO_TAIL = bytes(64)
+_ARBITRARY_DATA = bytes(range(255))
 """Arbitrary entropy-coded data. It begins with 00, lest an FF before it become a marker, and has no FF."""
-_MORE = b"".join((_ANYTHING, *(bytes((0xFF, 0xD0 + number)) + _ANYTHING for number in range(8))))
+_EXTRA_SCAN_DATA = b"".join(
+    (_ARBITRARY_DATA, *(bytes((0xFF, 0xD0 + number)) + _ARBITRARY_DATA for number in range(8)))
+)
 """The same after each restart marker at which a decoder may be waiting."""
 
 
-def refuse_endless(data: bytes) -> None:
+def refuse_too_many_scans(data: bytes) -> None:
     """Refuse a file with too many scans, counted up to its end marker: a phone may append a video.
 
     Raises:
         ImageError: ``image_not_decodable``.
     """
-    if data.count(bytes((0xFF, _SCAN))) <= _MOST_SCANS:
+    if data.count(bytes((0xFF, _SOS))) <= _MAX_SCANS:
         return
-    scans = sum(marker == _SCAN for marker, _ in _markers(data))
-    if scans > _MOST_SCANS:
+    scans = sum(marker == _SOS for marker, _ in _markers(data))
+    if scans > _MAX_SCANS:
         raise ImageError(
             "image_not_decodable",
-            f"The JPEG has {scans} scans, expected at most {_MOST_SCANS}; save it again and send the new "
+            f"The JPEG has {scans} scans, expected at most {_MAX_SCANS}; save it again and send the new "
             "file.",
         )
 
 
-def refuse_endless_zeros(data: bytes) -> None:
+def refuse_zero_filled(data: bytes) -> None:
     """Refuse a file whose rest was never written: zeros where the end marker should be.
 
     With some Huffman tables zeros are valid picture data, without end.
@@ -48,26 +50,26 @@ def refuse_endless_zeros(data: bytes) -> None:
     Raises:
         ImageError: ``image_not_decodable``.
     """
-    if data.endswith(_EMPTY_TAIL) and _end(data) is None:
-        raise unfinished()
+    if data.endswith(_ZERO_TAIL) and _eoi_offset(data) is None:
+        raise truncated_error()
 
 
-def with_more_data(data: bytes) -> bytes:
+def with_extra_scan_data(data: bytes) -> bytes:
     """The same file with more picture data inserted at the end of each scan.
 
     A decoder that has a whole scan never reads them; where picture data are missing, it decodes them.
     """
     pieces: list[bytes] = []
     start, in_scan = 0, False
-    for marker, place in _markers(data):
+    for marker, offset in _markers(data):
         if in_scan:
-            pieces += (data[start:place], _MORE)
-            start = place
-        in_scan = marker == _SCAN
+            pieces += (data[start:offset], _EXTRA_SCAN_DATA)
+            start = offset
+        in_scan = marker == _SOS
     return b"".join((*pieces, data[start:]))
 
 
-def unfinished() -> ImageError:
+def truncated_error() -> ImageError:
     """The error for a file whose picture data end before the picture does."""
     return ImageError(
         "image_not_decodable",
@@ -76,16 +78,16 @@ def unfinished() -> ImageError:
     )
 
 
-def _end(data: bytes) -> int | None:
+def _eoi_offset(data: bytes) -> int | None:
     """Position of the first picture's end marker; None: there is none."""
-    return next((place for marker, place in _markers(data) if marker == _END), None)
+    return next((offset for marker, offset in _markers(data) if marker == _EOI), None)
 
 
 def _markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Each marker and its position, up to the end marker, skipping what is inside segments."""
-    place = 2
-    while found := _MARKER.search(data, place):
+    offset = 2
+    while found := _MARKER.search(data, offset):
         yield found[1][0], found.start()
-        if found[1][0] == _END:
+        if found[1][0] == _EOI:
             return
-        place = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))
+        offset = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2]))

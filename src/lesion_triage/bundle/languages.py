@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
-from lesion_triage.bundle.messages import REFERENCE_LANGUAGE, Catalogue, available
+from lesion_triage.bundle.messages import REFERENCE_LANGUAGE, Catalogue, available_languages
 from lesion_triage.errors import ConfigError
 
 
@@ -38,7 +38,9 @@ class Languages:
         chosen = Catalogue.load(default, extra)
         chosen.require_red_flags(wanted)
         others = {
-            language: Catalogue.load(language, extra) for language in available(extra) if language != default
+            language: Catalogue.load(language, extra)
+            for language in available_languages(extra)
+            if language != default
         }
         whole = {name: one for name, one in others.items() if wanted <= one.red_flags.keys()}
         return cls({default: chosen, **whole}, default)

@@ -24,9 +24,9 @@ from lesion_triage.errors import ConfigError, hint
 
 REFERENCE_LANGUAGE = "en"
 """Its texts define which placeholders a text in any language must have."""
-_BREAKING = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
+_CONTROL_CHARACTERS = r"\x00-\x1f\x7f-\x9f\u2028\u2029"
 """Control characters and Unicode line and paragraph separators."""
-_LINE = rf"^[^\s{_BREAKING}]([^{_BREAKING}]*[^\s{_BREAKING}])?$"
+_LINE = rf"^[^\s{_CONTROL_CHARACTERS}]([^{_CONTROL_CHARACTERS}]*[^\s{_CONTROL_CHARACTERS}])?$"
 Text = Annotated[str, Field(min_length=1, max_length=600, pattern=_LINE)]
 """One line: text that is pasted into a record must not be able to form a heading of its own."""
 
@@ -68,7 +68,7 @@ class NotePhrase(StrEnum):
     complete_advice = "complete_advice"
 
 
-_CODES: Mapping[str, frozenset[str]] = {
+_CODES_BY_SECTION: Mapping[str, frozenset[str]] = {
     "dispositions": frozenset(Disposition),
     "reasons": frozenset(ReasonCode),
     "limits": frozenset(Limit),
@@ -121,7 +121,7 @@ class Catalogue(Document):
         """Read the catalogue of one language.
 
         Args:
-            language: one of ``available(extra)``.
+            language: one of ``available_languages(extra)``.
             extra: folder of a site's own files, named like ours. For a language that we ship, the file may
                 hold some texts only, which replace ours; for any other language it must hold all.
 
@@ -129,7 +129,7 @@ class Catalogue(Document):
             ConfigError: no such language; a file that cannot be read; a code without a text or a text
                 without a code; placeholders that differ from those of the English text.
         """
-        known = available(extra)
+        known = available_languages(extra)
         if language not in known:
             raise ConfigError(
                 f"There is no catalogue for language '{language}'; there is {', '.join(known)}. "
@@ -137,13 +137,13 @@ class Catalogue(Document):
             )
         tree: dict[str, Any] = {}
         where = ""
-        for name, text in _files(language, extra):
+        for name, text in _read_catalogue_files(language, extra):
             where = name
-            _overlay(tree, _parsed(text, name))
+            _overlay(tree, _parse_catalogue(text, name))
         try:
             catalogue = cls.model_validate(tree)
         except ValidationError as error:
-            raise ConfigError(f"{where}: {_explained(error)}") from None
+            raise ConfigError(f"{where}: {_validation_message(error)}") from None
         if catalogue.language != language:
             raise ConfigError(f"{where}: says language '{catalogue.language}', expected '{language}'.")
         catalogue._check_codes(where)
@@ -177,7 +177,7 @@ class Catalogue(Document):
             yield from _leaves(section, value)
 
     def _check_codes(self, where: str) -> None:
-        for section, codes in _CODES.items():
+        for section, codes in _CODES_BY_SECTION.items():
             found = getattr(self, section).keys()
             if missing := sorted(codes - found):
                 raise ConfigError(f"{where}: no text for {section}.{', '.join(missing)}; every code has one.")
@@ -198,12 +198,12 @@ class Catalogue(Document):
 
 
 @functools.cache
-def english() -> Catalogue:
+def english_catalogue() -> Catalogue:
     """The English texts, which our own reports use."""
     return Catalogue.load(REFERENCE_LANGUAGE)
 
 
-def available(extra: Path | None = None) -> tuple[str, ...]:
+def available_languages(extra: Path | None = None) -> tuple[str, ...]:
     """The languages that can be loaded, in alphabetical order.
 
     Raises:
@@ -211,7 +211,7 @@ def available(extra: Path | None = None) -> tuple[str, ...]:
     """
     if extra is not None and not extra.is_dir():
         raise ConfigError(f"{extra}: expected a folder of message catalogues, found none.")
-    names = [entry.name for entry in _shipped().iterdir()]
+    names = [entry.name for entry in _shipped_folder().iterdir()]
     names += [entry.name for entry in extra.iterdir()] if extra is not None else []
     return tuple(sorted({name.removesuffix(".json") for name in names if name.endswith(".json")}))
 
@@ -232,14 +232,14 @@ def placeholders(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _shipped() -> Traversable:
+def _shipped_folder() -> Traversable:
     return resources.files("lesion_triage.bundle") / "catalogues"
 
 
-def _files(language: str, extra: Path | None) -> Iterator[tuple[str, str]]:
+def _read_catalogue_files(language: str, extra: Path | None) -> Iterator[tuple[str, str]]:
     """Name and text of each file of a language, ours first. At least one must exist."""
     name = f"{language}.json"
-    places: list[Traversable] = [_shipped() / name]
+    places: list[Traversable] = [_shipped_folder() / name]
     if extra is not None:
         places.append(extra / name)
     for place in places:
@@ -250,9 +250,9 @@ def _files(language: str, extra: Path | None) -> Iterator[tuple[str, str]]:
                 raise ConfigError(f"{place}: cannot be read as a catalogue ({error}).") from None
 
 
-def _parsed(text: str, where: str) -> dict[str, Any]:
+def _parse_catalogue(text: str, where: str) -> dict[str, Any]:
     try:
-        tree = json.loads(text, object_pairs_hook=_without_duplicates)
+        tree = json.loads(text, object_pairs_hook=_refuse_duplicate_keys)
     except ValueError as error:
         raise ConfigError(f"{where}: not valid JSON ({error}).") from None
     if not isinstance(tree, dict):
@@ -260,12 +260,12 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
     return tree
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     tree = dict(pairs)
     if len(tree) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key '{twice}' stands twice; keep one")
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key '{duplicate}' stands twice; keep one")
     return tree
 
 
@@ -287,7 +287,7 @@ def _leaves(address: str, value: Any) -> Iterator[tuple[str, str]]:
             yield from _leaves(f"{address}.{key}", below)
 
 
-def _explained(error: ValidationError) -> str:
+def _validation_message(error: ValidationError) -> str:
     problems = (
         (".".join(str(step) for step in problem["loc"]), problem["msg"]) for problem in error.errors()
     )

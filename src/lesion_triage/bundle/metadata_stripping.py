@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from lesion_triage.bundle.pixels import decode, look_of
-from lesion_triage.bundle.png import picture_bytes
+from lesion_triage.bundle.pixels import decode, orientation_and_profile
+from lesion_triage.bundle.png import uncompressed_size_bytes
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
@@ -44,7 +44,7 @@ def strip_metadata(data: bytes, spec: PixelSpec) -> bytes:
             separated, or its look depends on something that is not part of the picture.
     """
     before = decode(data, spec)
-    orientation, profile = look_of(data)
+    orientation, profile = orientation_and_profile(data)
     try:
         if data.startswith(b"\xff\xd8"):
             kept = _rebuild_jpeg(data, orientation, profile)
@@ -151,7 +151,7 @@ def _rebuild_png(data: bytes, orientation: int, profile: bytes | None) -> bytes:
         if kind in _KEPT_PNG_CHUNKS:
             kept.append(_png_chunk(kind, body[: _KEPT_PNG_CHUNKS[kind]]))
         if kind == b"IHDR":
-            expected = picture_bytes(body)
+            expected = uncompressed_size_bytes(body)
             if profile:
                 kept.append(_png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(profile)))
             if orientation != 1:

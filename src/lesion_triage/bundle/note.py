@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lesion_triage.bundle.guidance import Counselling, Limit, NotAssessed, answered
+from lesion_triage.bundle.guidance import Counselling, Limit, NotAssessed, answered_questions
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase
 from lesion_triage.bundle.red_flags import (
@@ -21,17 +21,17 @@ from lesion_triage.bundle.red_flags import (
     Presence,
     RedFlag,
     RedFlags,
-    presence,
+    flag_presence,
 )
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 
 _TO_COMPLETE = tuple(phrase for phrase in NotePhrase if phrase.startswith("complete_"))
-_SEAL_DIGITS = 16
-_ITEM, _BOX = "- ", "[ ] "
-_NO_REASON_TO_COME = (ReasonCode.score_below_threshold, ReasonCode.red_flag, ReasonCode.red_flag_band)
+_SHOWN_HASH_DIGITS = 16
+_BULLET, _CHECKBOX = "- ", "[ ] "
+_NOT_REASONS_FOR_VISIT = (ReasonCode.score_below_threshold, ReasonCode.red_flag, ReasonCode.red_flag_band)
 """Reasons left out of why a visit is proposed; the flags that refer are named one by one."""
 
-_Standing = Sequence[tuple[RedFlag, Presence]]
+_FlagPresences = Sequence[tuple[RedFlag, Presence]]
 """Each flag, and whether the history says that it is present."""
 
 
@@ -57,7 +57,7 @@ class NoteFacts:
     red_flags: RedFlags
     """All red flags of the policy, fired or not."""
     asked: tuple[str, ...]
-    """The questions of the policy's rules: ``guidance.questions_of``."""
+    """The questions of the policy's rules: ``guidance.policy_questions``."""
     limits: tuple[Limit, ...]
     not_assessed: tuple[NotAssessed, ...]
     counselling: tuple[Counselling, ...]
@@ -67,7 +67,7 @@ class NoteFacts:
     synthetic: bool
 
 
-def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
+def write_note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     """Write the note.
 
     Args:
@@ -85,26 +85,27 @@ def note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     limits = (catalogue.limits[limit] for limit in facts.limits)
     gaps = (catalogue.not_assessed[gap] for gap in facts.not_assessed)
     advice = (catalogue.counselling[one] for one in facts.counselling)
-    standing = [(flag, presence(flag, history)) for flag in facts.red_flags.flags]
-    told: Mapping[NotePhrase, Iterable[str]] = {
+    presences = [(flag, flag_presence(flag, history)) for flag in facts.red_flags.flags]
+    case_sections: Mapping[NotePhrase, Iterable[str]] = {
         NotePhrase.received: (
-            *_photographs(facts, catalogue),
-            *_history(history, facts.asked, catalogue),
+            *_photograph_lines(facts, catalogue),
+            *_history_lines(history, facts.asked, catalogue),
         ),
-        NotePhrase.said: _said(facts, catalogue),
-        NotePhrase.visit: _visit(facts, standing, catalogue),
-        NotePhrase.flags: _flags(facts.red_flags, standing, catalogue),
+        NotePhrase.said: _system_findings(facts, catalogue),
+        NotePhrase.visit: _reasons_for_visit(facts, presences, catalogue),
+        NotePhrase.flags: _flag_lines(facts.red_flags, presences, catalogue),
     }
-    fixed: Mapping[NotePhrase, tuple[str, Iterable[str]]] = {
-        NotePhrase.limits: (_ITEM, limits),
-        NotePhrase.not_assessed: (_ITEM, gaps),
-        NotePhrase.counselling: (_BOX, advice),
-        NotePhrase.to_complete: (_BOX, (catalogue.note[phrase] for phrase in _TO_COMPLETE)),
+    fixed_sections: Mapping[NotePhrase, tuple[str, Iterable[str]]] = {
+        NotePhrase.limits: (_BULLET, limits),
+        NotePhrase.not_assessed: (_BULLET, gaps),
+        NotePhrase.counselling: (_CHECKBOX, advice),
+        NotePhrase.to_complete: (_CHECKBOX, (catalogue.note[phrase] for phrase in _TO_COMPLETE)),
     }
     blocks = ["\n".join(head)]
-    blocks += [_section(catalogue.note[title], _ITEM, lines) for title, lines in told.items()]
+    blocks += [_section(catalogue.note[title], _BULLET, lines) for title, lines in case_sections.items()]
     blocks += [
-        _fixed_section(catalogue.note[title], mark, tuple(lines)) for title, (mark, lines) in fixed.items()
+        _cached_section(catalogue.note[title], mark, tuple(lines))
+        for title, (mark, lines) in fixed_sections.items()
     ]
     return "\n\n".join(blocks) + "\n"
 
@@ -114,25 +115,25 @@ def _section(title: str, mark: str, lines: Iterable[str]) -> str:
 
 
 @functools.lru_cache(256)
-def _fixed_section(title: str, mark: str, lines: tuple[str, ...]) -> str:
+def _cached_section(title: str, mark: str, lines: tuple[str, ...]) -> str:
     """A section that depends on nothing in the case: there are few of them, so each is cached."""
     return _section(title, mark, lines)
 
 
-def _photographs(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
+def _photograph_lines(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
     usable = sum(photograph.usable for photograph in facts.photographs)
     count = len(facts.photographs)
     yield catalogue.phrase(NotePhrase.photographs, count=count, usable=usable, unusable=count - usable)
     for number, photograph in enumerate(facts.photographs, start=1):
         phrase = NotePhrase.photograph_usable if photograph.usable else NotePhrase.photograph_unusable
         if photograph.reasons:
-            reasons = " ".join(_reasons(photograph.reasons, catalogue))
+            reasons = " ".join(_reason_texts(photograph.reasons, catalogue))
             yield catalogue.phrase(phrase, number=number, reasons=reasons)
 
 
-def _history(history: History, asked: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
-    count = len(answered(history, asked))
-    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=len(asked))
+def _history_lines(history: History, questions: Sequence[str], catalogue: Catalogue) -> Iterator[str]:
+    count = len(answered_questions(history, questions))
+    yield catalogue.phrase(NotePhrase.history_answers, answered=count, questions=len(questions))
     for name in NUMBER_FIELDS:
         value = getattr(history, name)
         if value is not None:
@@ -143,45 +144,47 @@ def _history(history: History, asked: Sequence[str], catalogue: Catalogue) -> It
         yield catalogue.phrase(NotePhrase.history_yes, labels="; ".join(yes))
 
 
-def _said(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
+def _system_findings(facts: NoteFacts, catalogue: Catalogue) -> Iterator[str]:
     yield catalogue.dispositions[facts.disposition]
     yield catalogue.phrase(NotePhrase.band, band=facts.priority_band)
-    yield from _reasons(facts.reasons, catalogue)
+    yield from _reason_texts(facts.reasons, catalogue)
     yield catalogue.phrase(
         NotePhrase.certificate,
         certificate=facts.certificate_id,
         bundle=" ".join(facts.bundle_name.split()),
-        seal=facts.bundle_sha256[:_SEAL_DIGITS],
+        seal=facts.bundle_sha256[:_SHOWN_HASH_DIGITS],
     )
 
 
-def _visit(facts: NoteFacts, standing: _Standing, catalogue: Catalogue) -> Iterator[str]:
+def _reasons_for_visit(facts: NoteFacts, presences: _FlagPresences, catalogue: Catalogue) -> Iterator[str]:
     """Why an in-person visit is proposed, or that none is: never that none is needed."""
     if facts.disposition is Disposition.below_threshold:
         yield catalogue.note[NotePhrase.visit_none]
         return
-    yield from _reasons((code for code in facts.reasons if code not in _NO_REASON_TO_COME), catalogue)
-    for flag, said in standing:
-        if said == "present" and flag.action.refer:
+    yield from _reason_texts(
+        (code for code in facts.reasons if code not in _NOT_REASONS_FOR_VISIT), catalogue
+    )
+    for flag, present in presences:
+        if present == "present" and flag.action.refer:
             yield catalogue.red_flags[flag.code].text
 
 
-def _flags(rules: RedFlags, standing: _Standing, catalogue: Catalogue) -> Iterator[str]:
+def _flag_lines(rules: RedFlags, presences: _FlagPresences, catalogue: Catalogue) -> Iterator[str]:
     if not rules.flags:
         yield catalogue.note[NotePhrase.flags_undeclared]
         return
     if not rules.reviewed_by:
         yield catalogue.note[NotePhrase.flags_not_reviewed]
-    present = [flag for flag, said in standing if said == "present"]
+    present = [flag for flag, said in presences if said == "present"]
     for flag in present:
         yield catalogue.phrase(NotePhrase.flag_present, text=catalogue.red_flags[flag.code].text)
     if not present:
         yield catalogue.note[NotePhrase.flags_none_present]
     for phrase, wanted in ((NotePhrase.flags_absent, "absent"), (NotePhrase.flags_not_known, "not_known")):
-        labels = "; ".join(catalogue.red_flags[flag.code].label for flag, said in standing if said == wanted)
+        labels = "; ".join(catalogue.red_flags[flag.code].label for flag, said in presences if said == wanted)
         if labels:
             yield catalogue.phrase(phrase, labels=labels)
 
 
-def _reasons(codes: Iterable[str], catalogue: Catalogue) -> Iterator[str]:
+def _reason_texts(codes: Iterable[str], catalogue: Catalogue) -> Iterator[str]:
     return (catalogue.reasons[code].text for code in codes)

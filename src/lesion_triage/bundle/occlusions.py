@@ -7,7 +7,7 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-_HAIR_ARM = 3 / 128
+_HAIR_HALF_WIDTH = 3 / 128
 """Half the greatest width of a line, as a share of the side."""
 _HAIR_DEPTH = 50
 """Grey levels by which a hair is darker than the skin on both sides; a pigment network is paler."""
@@ -18,7 +18,7 @@ _INK_BLUE = 10
 _INK_LIGHT = 50
 """Least level of blue: anything darker is as likely to be a blue-black lesion."""
 
-_MIDDLE = 0.3
+_CENTRE_RADIUS = 0.3
 """Radius of the central disc, as a share of the side."""
 
 
@@ -32,7 +32,7 @@ def hair_share(grey: NDArray[np.int16]) -> float:
         grey: (n, n), levels 0 to 255.
     """
     side = grey.shape[0]
-    arm = max(1, round(_HAIR_ARM * side))
+    arm = max(1, round(_HAIR_HALF_WIDTH * side))
     middle = grey[arm:-arm, arm:-arm]
     depth = np.zeros_like(middle)
     for down, across in ((0, 1), (1, 0), (1, 1), (1, -1)):
@@ -53,7 +53,7 @@ def ink_share(colours: NDArray[np.float32]) -> float:
     Args:
         colours: (3, n, n), RGB, levels 0 to 255.
     """
-    red, green, blue = colours.reshape(3, -1).take(_outer(colours.shape[1]), axis=1)
+    red, green, blue = colours.reshape(3, -1).take(_outer_pixel_indices(colours.shape[1]), axis=1)
     shift = blue - red
     bluish = (shift > _INK_BLUE) & (blue > green) & (blue >= _INK_LIGHT)
     if not bluish.any():  # true of most photographs, and the median is expensive
@@ -63,7 +63,7 @@ def ink_share(colours: NDArray[np.float32]) -> float:
 
 
 @functools.cache
-def _outer(side: int) -> NDArray[np.intp]:
+def _outer_pixel_indices(side: int) -> NDArray[np.intp]:
     """Indices of the pixels outside the central disc, where a blue lesion may be."""
     axis = np.arange(side) - (side - 1) / 2
-    return np.flatnonzero(np.hypot(axis[:, None], axis) > _MIDDLE * side)
+    return np.flatnonzero(np.hypot(axis[:, None], axis) > _CENTRE_RADIUS * side)

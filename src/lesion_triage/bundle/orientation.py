@@ -6,7 +6,7 @@ import struct
 
 from PIL import Image
 
-TURNS = {
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -19,7 +19,7 @@ TURNS = {
 _ORIENTATION, _SHORT, _LONG = 274, 3, 4
 
 
-def orientation_of(exif: bytes) -> int:
+def exif_orientation(exif: bytes) -> int:
     """EXIF orientation, 1 to 8; 1 (upright) if it is absent or unreadable.
 
     Only the first directory is read (TIFF 6.0, tag 274): of all EXIF data, nothing else affects how the
@@ -32,11 +32,11 @@ def orientation_of(exif: bytes) -> int:
     try:
         (directory,) = struct.unpack_from(f"{order}I", tiff, 4)
         (entries,) = struct.unpack_from(f"{order}H", tiff, directory)
-        for place in range(directory + 2, directory + 2 + 12 * entries, 12):
-            tag, kind = struct.unpack_from(f"{order}HHI", tiff, place)[:2]
+        for offset in range(directory + 2, directory + 2 + 12 * entries, 12):
+            tag, kind = struct.unpack_from(f"{order}HHI", tiff, offset)[:2]
             if tag == _ORIENTATION:
                 form = {_SHORT: "H", _LONG: "I"}.get(kind)
-                (value,) = struct.unpack_from(f"{order}{form}", tiff, place + 8) if form else (1,)
+                (value,) = struct.unpack_from(f"{order}{form}", tiff, offset + 8) if form else (1,)
                 return int(value) if 1 <= value <= 8 else 1
     except struct.error:
         return 1

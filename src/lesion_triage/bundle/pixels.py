@@ -20,7 +20,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from lesion_triage.bundle import jpeg, png
-from lesion_triage.bundle.orientation import TURNS, orientation_of
+from lesion_triage.bundle.orientation import TRANSPOSITIONS, exif_orientation
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.errors import ImageError
 
@@ -28,15 +28,15 @@ _LIBRARIES = ("jpg", "libjpeg_turbo", "webp", "littlecms2")
 """As Pillow names the libraries it decodes with. PNG's is left out: zlib cannot change the pixels."""
 DECODER_FORMATS = ("JPEG", "PNG", "WEBP")
 
-_MOST_CHUNKS = 100_000
+_MAX_CHUNKS = 100_000
 """A PNG of 30 MB in the usual blocks of 8 KB has about four thousand."""
-_FILLING = frozenset((127, 128))
+_LIBJPEG_FILL_LEVELS = frozenset((127, 128))
 """Levels that libjpeg leaves where data are missing: 128, or in CMYK what Pillow converts it to."""
 _BLOCK = 8
 """Side of a block of a JPEG, in coded pixels: the mean of its levels is coded apart from the rest."""
 _CLIPPED = 4
 """Levels by which clipping and rounding may move the mean of a decoded block."""
-_COMPARED = 1_000_000
+_COMPARED_PIXELS = 1_000_000
 """Pixels compared at once: a picture of 50 megapixels is in memory twice already."""
 
 
@@ -98,8 +98,8 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
             "image_too_large",
             f"The picture has {len(data):,} bytes, expected at most {spec.max_bytes:,}; send a smaller file.",
         )
-    with _refusing_what_is_broken():
-        image = _open(data)
+    with _decoder_errors_as_image_errors():
+        image = _open_image(data)
         width_px, height_px = image.size
         if width_px * height_px > spec.max_pixels:
             raise ImageError(
@@ -108,15 +108,15 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
                 "in all; send a smaller copy.",
             )
         if getattr(image, "is_animated", False):
-            raise _animated()
+            raise _animated_error()
         coded_px = image.size  # until it is loaded at a coarser scale
-        drafted = _load(image, spec.size_px)
-        orientation = orientation_of(image.info.get("exif", b""))  # in a PNG it may follow the pixels
+        draft_extent = _load(image, spec.size_px)
+        orientation = exif_orientation(image.info.get("exif", b""))  # in a PNG it may follow the pixels
         if isinstance(image, JpegImageFile):
-            _refuse_unfinished(image, data, coded_px, spec.size_px)
+            _refuse_truncated_jpeg(image, data, coded_px, spec.size_px)
         if isinstance(image, PngImageFile):
-            _refuse_unfinished_png(image, data)
-        square = _square(image, drafted, orientation, spec.size_px)
+            _refuse_truncated_png(image, data)
+        square = _upright_square(image, draft_extent, orientation, spec.size_px)
         square = _to_srgb(square, image.info.get("icc_profile"))
     if orientation >= 5:
         width_px, height_px = height_px, width_px
@@ -125,17 +125,17 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
         square=square,
         width_px=width_px,
         height_px=height_px,
-        quantisation=_quantisation(image),
+        quantisation=_quantisation_steps(image),
     )
 
 
-def decoders() -> dict[str, str]:
+def decoder_versions() -> dict[str, str]:
     """Versions, by name, of all the libraries that decide which pixels a file becomes."""
     libraries = {name: str(features.version(name)) for name in _LIBRARIES}
     return {"pillow": PIL.__version__, **libraries}
 
 
-def look_of(data: bytes) -> tuple[int, bytes | None]:
+def orientation_and_profile(data: bytes) -> tuple[int, bytes | None]:
     """All of a file's metadata that its pixels depend on.
 
     Returns:
@@ -144,20 +144,20 @@ def look_of(data: bytes) -> tuple[int, bytes | None]:
     Raises:
         ImageError: as ``decode``, as far as the header shows; for a PNG, the whole file is read.
     """
-    with _refusing_what_is_broken():
-        image = _open(data)
+    with _decoder_errors_as_image_errors():
+        image = _open_image(data)
         if isinstance(image, PngImageFile):
             image.load()  # metadata that follow the pixels count too
         icc_profile = image.info.get("icc_profile")
         try:
-            honoured = _honoured(icc_profile) is not None
+            applies = _effective_profile(icc_profile) is not None
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            honoured = False
-        return orientation_of(image.info.get("exif", b"")), icc_profile if honoured else None
+            applies = False
+        return exif_orientation(image.info.get("exif", b"")), icc_profile if applies else None
 
 
 @contextmanager
-def _refusing_what_is_broken() -> Iterator[None]:
+def _decoder_errors_as_image_errors() -> Iterator[None]:
     """Turn any error that a broken file causes in Pillow into one sentence.
 
     Its plugins raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more, and the list
@@ -178,7 +178,7 @@ def _refusing_what_is_broken() -> Iterator[None]:
         ) from None
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
+def _open_image(data: bytes) -> ImageFile.ImageFile:
     """Read the header.
 
     The plugins are called by name: ``Image.open`` would add a process-wide limit on pixels, warnings, and an
@@ -186,8 +186,8 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     """
     stream = io.BytesIO(data)
     if data.startswith(b"\xff\xd8\xff"):
-        jpeg.refuse_endless(data)
-        jpeg.refuse_endless_zeros(data)
+        jpeg.refuse_too_many_scans(data)
+        jpeg.refuse_zero_filled(data)
         return _Jpeg(stream)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
         _refuse_animated_png(data)
@@ -201,27 +201,27 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     )
 
 
-def _animated() -> ImageError:
+def _animated_error() -> ImageError:
     return ImageError("image_animated", "The picture is animated, expected a single still photograph.")
 
 
 def _refuse_animated_png(data: bytes) -> None:
     """Refuse a PNG with any animation chunk, at any position: Pillow warns of malformed ones."""
-    place = 8
-    for _ in range(_MOST_CHUNKS):
-        if place + 8 > len(data):
+    offset = 8
+    for _ in range(_MAX_CHUNKS):
+        if offset + 8 > len(data):
             return
-        length, kind = struct.unpack_from(">I4s", data, place)
+        length, kind = struct.unpack_from(">I4s", data, offset)
         if kind == b"acTL":
-            raise _animated()
-        place += length + 12
+            raise _animated_error()
+        offset += length + 12
     raise ImageError(
         "image_not_decodable",
-        f"The PNG has more than {_MOST_CHUNKS:,} chunks; save it again and send the new file.",
+        f"The PNG has more than {_MAX_CHUNKS:,} chunks; save it again and send the new file.",
     )
 
 
-def _quantisation(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
+def _quantisation_steps(image: ImageFile.ImageFile) -> tuple[int, ...] | None:
     """Since version 8.3 Pillow gives the steps in row order, not in zigzag order."""
     steps = getattr(image, "quantization", {}).get(0, ())
     return tuple(steps) if len(steps) == 64 else None
@@ -233,12 +233,14 @@ def _load(image: ImageFile.ImageFile, size_px: int) -> tuple[float, float] | Non
     Returns:
         Width and height of the part that is picture, as stored; None: all of it.
     """
-    drafted = image.draft(None, (2 * size_px, 2 * size_px))
+    draft = image.draft(None, (2 * size_px, 2 * size_px))
     image.load()
-    return None if drafted is None else drafted[1][2:]
+    return None if draft is None else draft[1][2:]
 
 
-def _refuse_unfinished(image: JpegImageFile, data: bytes, coded_px: tuple[int, int], size_px: int) -> None:
+def _refuse_truncated_jpeg(
+    image: JpegImageFile, data: bytes, coded_px: tuple[int, int], size_px: int
+) -> None:
     """Refuse a decoded JPEG in which picture data are missing, although there is an end marker.
 
     libjpeg silently leaves the rest grey. A good picture may end in grey too: it is complete if inserting
@@ -246,14 +248,14 @@ def _refuse_unfinished(image: JpegImageFile, data: bytes, coded_px: tuple[int, i
     """
     if not _ends_in_grey(image, coded_px):
         return
-    again = _Jpeg(io.BytesIO(jpeg.with_more_data(data)))
+    again = _Jpeg(io.BytesIO(jpeg.with_extra_scan_data(data)))
     _load(again, size_px)
     width, height = image.size
-    rows = max(1, _COMPARED // width)
+    rows = max(1, _COMPARED_PIXELS // width)
     for top in range(0, height, rows):
-        strip = (0, top, width, min(top + rows, height))
-        if image.crop(strip).tobytes() != again.crop(strip).tobytes():
-            raise jpeg.unfinished()
+        box = (0, top, width, min(top + rows, height))
+        if image.crop(box).tobytes() != again.crop(box).tobytes():
+            raise jpeg.truncated_error()
 
 
 def _ends_in_grey(image: JpegImageFile, coded_px: tuple[int, int]) -> bool:
@@ -264,7 +266,7 @@ def _ends_in_grey(image: JpegImageFile, coded_px: tuple[int, int]) -> bool:
     mean.
     """
     width, height = image.size
-    if _FILLING.issuperset(image.crop((width - 1, height - 1, width, height)).tobytes()):
+    if _LIBJPEG_FILL_LEVELS.issuperset(image.crop((width - 1, height - 1, width, height)).tobytes()):
         return True
     if "progressive" not in image.info or min(coded_px) < _BLOCK:
         return False
@@ -272,10 +274,10 @@ def _ends_in_grey(image: JpegImageFile, coded_px: tuple[int, int]) -> bool:
     left, top = ((coded // _BLOCK - 1) * side for coded in coded_px)
     block = image.crop((left, top, left + side, top + side))
     levels = np.asarray(block.convert("L") if image.mode == "RGB" else block)
-    return bool((abs(levels.mean(axis=(0, 1)) - np.mean(list(_FILLING))) <= _CLIPPED).all())
+    return bool((abs(levels.mean(axis=(0, 1)) - np.mean(list(_LIBJPEG_FILL_LEVELS))) <= _CLIPPED).all())
 
 
-def _refuse_unfinished_png(image: PngImageFile, data: bytes) -> None:
+def _refuse_truncated_png(image: PngImageFile, data: bytes) -> None:
     """Refuse a decoded PNG whose compressed data end before the picture does, although they end properly.
 
     Pillow silently leaves the rest zero: black or transparent, including the last pixel, except in an
@@ -283,18 +285,18 @@ def _refuse_unfinished_png(image: PngImageFile, data: bytes) -> None:
     """
     width, height = image.size
     ends_in_zero = not any(image.crop((width - 1, height - 1, width, height)).tobytes())
-    if (ends_in_zero or image.info.get("interlace")) and png.is_unfinished(data):
-        raise jpeg.unfinished()
+    if (ends_in_zero or image.info.get("interlace")) and png.is_truncated(data):
+        raise jpeg.truncated_error()
 
 
-def _square(
-    image: ImageFile.ImageFile, drafted: tuple[float, float] | None, orientation: int, size_px: int
+def _upright_square(
+    image: ImageFile.ImageFile, draft_extent: tuple[float, float] | None, orientation: int, size_px: int
 ) -> Image.Image:
     """Set upright and resize; the result has mode L, RGB or CMYK."""
     upright = _with_interpolable_mode(image)
-    if orientation in TURNS:
-        upright = upright.transpose(TURNS[orientation])
-    box = None if drafted is None else _upright_box(drafted, upright.size, orientation)
+    if orientation in TRANSPOSITIONS:
+        upright = upright.transpose(TRANSPOSITIONS[orientation])
+    box = None if draft_extent is None else _upright_box(draft_extent, upright.size, orientation)
     # While resizing LA and RGBA, Pillow weights colours by their opacity.
     square = upright.resize((size_px, size_px), Image.Resampling.BICUBIC, box)
     if square.mode in ("LA", "RGBA"):
@@ -335,7 +337,7 @@ def _with_interpolable_mode(image: Image.Image) -> Image.Image:
 def _to_srgb(square: Image.Image, icc_profile: bytes | None) -> Image.Image:
     """Convert to sRGB, mode RGB. Done last: at this size it costs almost nothing."""
     try:
-        if (profile := _honoured(icc_profile)) is not None:
+        if (profile := _effective_profile(icc_profile)) is not None:
             srgb = ImageCms.createProfile("sRGB")
             return ImageCms.buildTransform(profile, srgb, square.mode, "RGB").apply(square)
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -343,7 +345,7 @@ def _to_srgb(square: Image.Image, icc_profile: bytes | None) -> Image.Image:
     return square.convert("RGB")
 
 
-def _honoured(icc_profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
+def _effective_profile(icc_profile: bytes | None) -> ImageCms.ImageCmsProfile | None:
     """The profile; None if there is none, or if it equals what is assumed without one."""
     if not icc_profile:
         return None

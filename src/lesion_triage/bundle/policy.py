@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.calibration import calibrated_score
 from lesion_triage.bundle.history import NO_HISTORY, History
-from lesion_triage.bundle.red_flags import RedFlag, band_limit, fired, refers
+from lesion_triage.bundle.red_flags import RedFlag, any_flag_refers, latest_allowed_band, raised_flags
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.errors import ScoringError
 
 Band = Literal[1, 2, 3, 4]
-UNKNOWN = "unknown"
+UNKNOWN_GROUP = "unknown"
 """The group of a case whose history does not name one."""
 
 
@@ -40,7 +40,7 @@ class Decision:
     """The flags that the history raises, in the policy's order."""
 
 
-def case_logit(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> float:
+def aggregate_logits(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> float:
     """Aggregate the logits of a case's gradable photographs.
 
     Raises:
@@ -60,7 +60,7 @@ def case_logit(logits: Sequence[float], aggregation: Literal["max", "mean"]) -> 
     return statistics.mean(logits)
 
 
-def band_of(policy: Policy, score: float) -> Band:
+def priority_band_of(policy: Policy, score: float) -> Band:
     """Priority band of a score: 1 is read first, 4 last.
 
     Raises:
@@ -83,9 +83,9 @@ def group_of(by: str, age_edges_years: Sequence[int], history: History) -> str:
         ``unknown`` if the history does not say.
     """
     if by != "age_band":
-        return getattr(history, by) or UNKNOWN
+        return getattr(history, by) or UNKNOWN_GROUP
     if history.age_years is None:
-        return UNKNOWN
+        return UNKNOWN_GROUP
     return age_bands(age_edges_years)[bisect_right(age_edges_years, history.age_years)]
 
 
@@ -124,17 +124,21 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
     """
     if not logits:
         raise ScoringError("The case has no photograph, expected at least one.")
-    certified = _threshold_of(policy, history)
+    certified = _certified_threshold(policy, history)
     threshold = policy.threshold if certified is None else certified
     gradable = [logit for logit in logits if logit is not None]
-    score = score_of(policy.calibrator, case_logit(gradable, policy.aggregation)) if gradable else None
-    flags = fired(policy.red_flags.flags, history)
+    score = (
+        calibrated_score(policy.calibrator, aggregate_logits(gradable, policy.aggregation))
+        if gradable
+        else None
+    )
+    flags = raised_flags(policy.red_flags.flags, history)
     reasons = []
     if score is not None and score >= threshold:
         reasons.append(ReasonCode.score_at_or_above_threshold)
     if certified is None:
         reasons.append(ReasonCode.uncertified_subgroup)
-    if refers(flags):
+    if any_flag_refers(flags):
         reasons.append(ReasonCode.red_flag)
     disposition = Disposition.needs_in_person
     if not reasons:
@@ -143,28 +147,28 @@ def decide(policy: Policy, logits: Sequence[float | None], history: History = NO
         reasons.append(ReasonCode.no_gradable_image)
     elif disposition is Disposition.below_threshold:
         reasons.append(ReasonCode.score_below_threshold)
-    band = policy.ungradable_band if score is None else band_of(policy, score)
+    band = policy.ungradable_band if score is None else priority_band_of(policy, score)
     if disposition is Disposition.needs_in_person:
-        band = _not_last(band)
-    if (limit := band_limit(flags)) < band:
+        band = _at_most_third(band)
+    if (limit := latest_allowed_band(flags)) < band:
         band = limit
         reasons.append(ReasonCode.red_flag_band)
     if band == 4 and score is not None and None in logits:
-        band = _not_last(band)
+        band = _at_most_third(band)
         reasons.append(ReasonCode.unusable_image_band)
     return Decision(disposition, band, score, threshold, tuple(reasons), flags)
 
 
-def _threshold_of(policy: Policy, history: History) -> float | None:
+def _certified_threshold(policy: Policy, history: History) -> float | None:
     """Lowest threshold of the case's groups; None if the certificate does not cover one of the groups."""
-    applied = []
+    thresholds = []
     for grouping in policy.groupings:
         group = group_of(grouping.by, grouping.age_edges_years, history)
         if group not in grouping.thresholds:
             return None
-        applied.append(grouping.thresholds[group])
-    return min(applied, default=policy.threshold)
+        thresholds.append(grouping.thresholds[group])
+    return min(thresholds, default=policy.threshold)
 
 
-def _not_last(band: Band) -> Band:
+def _at_most_third(band: Band) -> Band:
     return 3 if band == 4 else band

@@ -16,25 +16,25 @@ from lesion_triage.bundle import focus, framing, occlusions
 from lesion_triage.bundle.pixels import Picture
 from lesion_triage.bundle.schema import QualityLimits, ReasonCode
 
-_SIDE = 128
+_GREY_SIDE_PX = 128
 """Side of the copy on which structure is measured: limits must not depend on the network's input size."""
-_COLOUR_SIDE = 64
+_COLOUR_SIDE_PX = 64
 """Least side of the copy on which colours are measured."""
-_BURNT = 250
+_SATURATED_LEVEL = 250
 """Level from which on a channel counts as saturated: cameras and resizing distort the last few."""
-_NEUTRAL = {"blue/red": 1.0, "green/red": 1.0, "red/green": 1.9, "green/blue": 1.6}
+_MAX_SKIN_RATIOS = {"blue/red": 1.0, "green/red": 1.0, "red/green": 1.9, "green/blue": 1.6}
 """Ratios of sRGB levels that skin does not exceed in neutral light. The reflectance of skin rises with the
 wavelength, whatever its tone, so red is never below green or blue. The other two ratios are those of strongly
 reddened and of strongly tanned skin, with some margin."""
 
-_ORDER = tuple(ReasonCode)
+_CODE_ORDER = tuple(ReasonCode)
 _ONES, _LEVELS, _SQUARES = (np.arange(256) ** power for power in range(3))
-_COARSE = 4
+_COARSE_FREQUENCIES = 4
 """Frequencies per side, of JPEG's eight, that count: periods down to five pixels, where structure is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Quality:
+class QualityMeasures:
     """What the gate measures. Grey levels run from 0 (black) to 255 (white)."""
 
     short_side_px: int
@@ -57,7 +57,7 @@ class Quality:
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class SceneMeasures:
     """What seems to be in the picture. It only leads to advice, never to a refusal."""
 
     lesion_step: float
@@ -68,28 +68,28 @@ class Scene:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copies:
+class _ReducedCopies:
     """Reduced copies, each shared by several measures."""
 
     luma: Image.Image
     grey: NDArray[np.int16]
-    """(n, n), n at most ``_SIDE``."""
+    """(n, n), n at most ``_GREY_SIDE_PX``."""
     colours: NDArray[np.float32]
-    """(3, n, n), RGB, n at least ``_COLOUR_SIDE`` if the picture is that large."""
+    """(3, n, n), RGB, n at least ``_COLOUR_SIDE_PX`` if the picture is that large."""
 
 
 @dataclass(frozen=True, slots=True)
-class Assessment:
+class QualityAssessment:
     """Findings on one photograph. Codes are in the order of ``ReasonCode``, without duplicates."""
 
-    measures: Quality
+    measures: QualityMeasures
     refusals: tuple[ReasonCode, ...]
     """Everything that keeps it from being scored; empty if it is gradable."""
     advice: tuple[ReasonCode, ...]
     """What would make it better, though it does not prevent a score."""
 
 
-def assess(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> Assessment:
+def assess_quality(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> QualityAssessment:
     """Measure a picture and compare it with the limits.
 
     Args:
@@ -97,63 +97,69 @@ def assess(picture: Picture, limits: QualityLimits, *, advise: bool = True) -> A
         limits: of the policy.
         advise: False leaves advice out and saves a third of the time; refusals do not change.
     """
-    copies = _copies(picture)
-    measures = _measured(picture, copies)
+    copies = _reduce(picture)
+    measures = _measure(picture, copies)
     refusals = _refusals(measures, limits)
-    seen = not refusals & {
+    is_visible = not refusals & {
         ReasonCode.image_too_dark,
         ReasonCode.image_too_bright,
         ReasonCode.image_without_detail,
     }
-    advice = _advice(measures, _scene(picture, copies), limits) - refusals if advise and seen else set()
-    return Assessment(
+    advice = (
+        _advice(measures, _measure_scene(picture, copies), limits) - refusals
+        if advise and is_visible
+        else set()
+    )
+    return QualityAssessment(
         measures=measures,
-        refusals=tuple(sorted(refusals, key=_ORDER.index)),
-        advice=tuple(sorted(advice, key=_ORDER.index)),
+        refusals=tuple(sorted(refusals, key=_CODE_ORDER.index)),
+        advice=tuple(sorted(advice, key=_CODE_ORDER.index)),
     )
 
 
-def measure(picture: Picture) -> Quality:
+def measure_quality(picture: Picture) -> QualityMeasures:
     """Measure everything that can refuse a picture.
 
     Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. All measures that can refuse are
     integer counts or sums, divided once, so a picture at a limit falls on the same side of it on every
     processor. The lesion's position is computed in floats, and only advises.
     """
-    return _measured(picture, _copies(picture))
+    return _measure(picture, _reduce(picture))
 
 
-def _copies(picture: Picture) -> _Copies:
+def _reduce(picture: Picture) -> _ReducedCopies:
     image = picture.square
     luma = image.convert("L")
-    reduced = np.asarray(image.reduce(max(1, image.width // _COLOUR_SIDE)))
-    return _Copies(
+    reduced = np.asarray(image.reduce(max(1, image.width // _COLOUR_SIDE_PX)))
+    return _ReducedCopies(
         luma=luma,
-        grey=np.asarray(_smaller(luma, _SIDE)).astype(np.int16),
+        grey=np.asarray(_downscale(luma, _GREY_SIDE_PX)).astype(np.int16),
         colours=np.array(np.moveaxis(reduced, -1, 0), np.float32, order="C"),
     )
 
 
-def _measured(picture: Picture, copies: _Copies) -> Quality:
-    two_full, three_full = _full_channels(picture.pixels)
+def _measure(picture: Picture, copies: _ReducedCopies) -> QualityMeasures:
+    two_full, three_full = _count_saturated(picture.pixels)
     pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
-    mean_level, contrast = _light(copies.luma)
-    return Quality(
+    mean_level, contrast = _mean_and_contrast(copies.luma)
+    return QualityMeasures(
         short_side_px=min(picture.width_px, picture.height_px),
         mean_level=mean_level,
         contrast=contrast,
         clipped_share=two_full / pixels,
         glare_share=three_full / pixels,
         focus=focus.sharpness(copies.grey),
-        cast=_cast(copies.colours),
+        cast=_colour_cast(copies.colours),
         erased_level=_erased_level(picture),
     )
 
 
-def _scene(picture: Picture, copies: _Copies) -> Scene:
-    side = (framing.SIDE, framing.SIDE)
-    found = framing.find(np.asarray(picture.square.getchannel("G").resize(side, Image.Resampling.BOX)))
-    return Scene(
+def _measure_scene(picture: Picture, copies: _ReducedCopies) -> SceneMeasures:
+    side = (framing.SIDE_PX, framing.SIDE_PX)
+    found = framing.locate_lesion(
+        np.asarray(picture.square.getchannel("G").resize(side, Image.Resampling.BOX))
+    )
+    return SceneMeasures(
         lesion_step=found.step,
         lesion_offset=found.offset,
         hair_share=occlusions.hair_share(copies.grey),
@@ -161,7 +167,7 @@ def _scene(picture: Picture, copies: _Copies) -> Scene:
     )
 
 
-def _refusals(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
+def _refusals(measures: QualityMeasures, limits: QualityLimits) -> set[ReasonCode]:
     """Once light or detail is lacking, nothing further is judged: a black frame is dark, not blurred."""
     found: set[ReasonCode] = set()
     if measures.short_side_px < limits.min_short_side_px:
@@ -183,7 +189,7 @@ def _refusals(measures: Quality, limits: QualityLimits) -> set[ReasonCode]:
     return found
 
 
-def _advice(measures: Quality, scene: Scene, limits: QualityLimits) -> set[ReasonCode]:
+def _advice(measures: QualityMeasures, scene: SceneMeasures, limits: QualityLimits) -> set[ReasonCode]:
     erased = measures.erased_level
     found = {
         ReasonCode.image_too_bright: measures.clipped_share > limits.advise_clipped_share,
@@ -201,36 +207,36 @@ def _advice(measures: Quality, scene: Scene, limits: QualityLimits) -> set[Reaso
     return {code for code, holds in found.items() if holds}
 
 
-def _light(grey: Image.Image) -> tuple[float, float]:
+def _mean_and_contrast(grey: Image.Image) -> tuple[float, float]:
     """Mean and standard deviation of the grey levels of a picture of mode L."""
     counts = np.array(grey.histogram(), np.int64)
     count, total, squares = (int(counts @ weights) for weights in (_ONES, _LEVELS, _SQUARES))
     return total / count, math.sqrt(count * squares - total**2) / count
 
 
-def _full_channels(pixels: NDArray[np.uint8]) -> tuple[int, int]:
+def _count_saturated(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     """How many pixels have at least two channels saturated, and how many have all three."""
-    if pixels.max() < _BURNT:  # true of most photographs
+    if pixels.max() < _SATURATED_LEVEL:  # true of most photographs
         return 0, 0
-    red, green, blue = np.moveaxis(pixels >= _BURNT, -1, 0)
+    red, green, blue = np.moveaxis(pixels >= _SATURATED_LEVEL, -1, 0)
     both = red & green
     two = both | (green & blue) | (red & blue)
     return int(np.count_nonzero(two)), int(np.count_nonzero(both & blue))
 
 
-def _smaller(image: Image.Image, side_px: int) -> Image.Image:
+def _downscale(image: Image.Image, side_px: int) -> Image.Image:
     """Reduce by the area-weighted mean, in Pillow's integers; never enlarge."""
     return image if image.width <= side_px else image.resize((side_px, side_px), Image.Resampling.BOX)
 
 
-def _cast(colours: NDArray[np.float32]) -> float:
+def _colour_cast(colours: NDArray[np.float32]) -> float:
     """Sums stay below 2**24, so float32 holds them exactly, in any order."""
     flat = colours.reshape(3, -1)
     brightness = flat.sum(axis=0)
     brighter = (brightness * np.float32(brightness.size) >= brightness.sum()).astype(np.float32)
     means = dict(zip(("red", "green", "blue"), np.einsum("ij,j->i", flat, brighter).tolist(), strict=True))
     ratios = []
-    for pair, neutral in _NEUTRAL.items():
+    for pair, neutral in _MAX_SKIN_RATIOS.items():
         upper, lower = pair.split("/")
         ratios.append(means[upper] / max(1.0, means[lower]) / neutral)
     return float(max(ratios))
@@ -246,6 +252,6 @@ def _erased_level(picture: Picture) -> float | None:
     if picture.quantisation is None:
         return None
     short_side_px = min(picture.width_px, picture.height_px)
-    kept = min(_COARSE, -(-8 * picture.pixels.shape[0] // short_side_px))
+    kept = min(_COARSE_FREQUENCIES, -(-8 * picture.pixels.shape[0] // short_side_px))
     steps = np.array(picture.quantisation).reshape(8, 8)[:kept, :kept]
     return (2 * int(steps.sum()) - int(steps[0, 0])) / (16 * steps.size)

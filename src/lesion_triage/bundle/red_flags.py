@@ -28,32 +28,32 @@ from pydantic import (
 )
 
 from lesion_triage.bundle.document import Document
-from lesion_triage.bundle.history import USUAL_WORDS, GroupName, History
+from lesion_triage.bundle.history import ISIC_TERMS, GroupName, History
 from lesion_triage.errors import hint
 
 Code = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 Presence = Literal["present", "absent", "not_known"]
-_KEYS = ("all_of", "any_of", "is", "at_least", "at_most", "one_of")
+_CONDITION_KEYS = ("all_of", "any_of", "is", "at_least", "at_most", "one_of")
 
 
-def _fields(kind: type) -> tuple[str, ...]:
+def _fields_of_type(kind: type) -> tuple[str, ...]:
     """Fields of the history whose answers are of type ``kind``."""
-    return tuple(name for name, info in History.model_fields.items() if kind in _kinds(info.annotation))
+    return tuple(name for name, info in History.model_fields.items() if kind in _plain_types(info.annotation))
 
 
-def _kinds(annotation: Any) -> set[Any]:
+def _plain_types(annotation: Any) -> set[Any]:
     """The plain types inside ``X | None``, whatever their constraints."""
     if isinstance(annotation, types.UnionType) or get_args(annotation):
-        return {kind for part in get_args(annotation) for kind in _kinds(part)}
+        return {kind for part in get_args(annotation) for kind in _plain_types(part)}
     return {annotation}
 
 
-YES_NO_FIELDS = _fields(bool)
-NUMBER_FIELDS = _fields(float)
-GROUP_FIELDS = _fields(str)
+YES_NO_FIELDS = _fields_of_type(bool)
+NUMBER_FIELDS = _fields_of_type(float)
+GROUP_FIELDS = _fields_of_type(str)
 
 
-def _one_of(known: tuple[str, ...], what: str) -> AfterValidator:
+def _known_field(known: tuple[str, ...], what: str) -> AfterValidator:
     def check(name: str) -> str:
         if name not in known:
             all_of_them = f"known: {', '.join(known)}"
@@ -68,7 +68,7 @@ class IsTrue(Document):
 
     model_config = ConfigDict(serialize_by_alias=True)
 
-    field: Annotated[str, _one_of(YES_NO_FIELDS, "yes-or-no question")]
+    field: Annotated[str, _known_field(YES_NO_FIELDS, "yes-or-no question")]
     is_: Literal[True] = Field(alias="is")
     """There is no ``is: false``: with a rule that fires on a no, a yes could lower the urgency."""
 
@@ -81,7 +81,7 @@ class IsTrue(Document):
 class InRange(Document):
     """The number was given and is in the range, ends included: ``{field: age_years, at_least: 40}``."""
 
-    field: Annotated[str, _one_of(NUMBER_FIELDS, "number")]
+    field: Annotated[str, _known_field(NUMBER_FIELDS, "number")]
     at_least: FiniteFloat | None = None
     at_most: FiniteFloat | None = None
 
@@ -108,7 +108,7 @@ class OneOf(Document):
     Words are compared ignoring case, surrounding blanks, and whether an accent is a character of its own.
     """
 
-    field: Annotated[str, _one_of(GROUP_FIELDS, "group")]
+    field: Annotated[str, _known_field(GROUP_FIELDS, "group")]
     one_of: tuple[GroupName, ...] = Field(min_length=1)
 
     def said(self, history: History) -> bool | None:
@@ -120,13 +120,13 @@ class OneOf(Document):
         answer = getattr(history, self.field)
         if answer is None:
             return None
-        word, asked = _spelt(answer), set(map(_spelt, self.one_of))
+        word, asked = _normalise_term(answer), set(map(_normalise_term, self.one_of))
         if word in asked:
             return True
-        return False if {word, *asked} <= set(map(_spelt, USUAL_WORDS[self.field])) else None
+        return False if {word, *asked} <= set(map(_normalise_term, ISIC_TERMS[self.field])) else None
 
 
-def _spelt(word: str) -> str:
+def _normalise_term(word: str) -> str:
     return unicodedata.normalize("NFC", word.strip().casefold())
 
 
@@ -137,8 +137,8 @@ class AllOf(Document):
 
     def said(self, history: History) -> bool | None:
         """False if any part is False; else None if any is None (Kleene's strong logic); else True."""
-        said = [part.said(history) for part in self.all_of]
-        return False if False in said else None if None in said else True
+        results = [part.said(history) for part in self.all_of]
+        return False if False in results else None if None in results else True
 
 
 class AnyOf(Document):
@@ -148,25 +148,25 @@ class AnyOf(Document):
 
     def said(self, history: History) -> bool | None:
         """True if any part is True; else None if any is None; else False."""
-        said = [part.said(history) for part in self.any_of]
-        return True if True in said else None if None in said else False
+        results = [part.said(history) for part in self.any_of]
+        return True if True in results else None if None in results else False
 
 
-def _kind_of(value: Any) -> str | None:
+def _condition_kind(value: Any) -> str | None:
     """The kind of a condition, recognised by the key that only this kind has."""
-    keys = value if isinstance(value, dict) else _own_keys(value)
-    found = [key for key in _KEYS if key in keys]
+    keys = value if isinstance(value, dict) else _given_keys(value)
+    found = [key for key in _CONDITION_KEYS if key in keys]
     numbers = {"at_least", "at_most"}
     return ("range" if set(found) <= numbers else found[0]) if found else None
 
 
-def _own_keys(condition: BaseModel) -> set[str]:
+def _given_keys(condition: BaseModel) -> set[str]:
     """Of a condition already parsed. Dumping it would ask for the kind of each part again, at every depth."""
     fields = type(condition).model_fields.items()
     return {info.alias or name for name, info in fields if getattr(condition, name) is not None}
 
 
-def _a_mapping(value: Any) -> Any:
+def _require_mapping(value: Any) -> Any:
     if not isinstance(value, dict | BaseModel):
         raise ValueError(f"expected a condition such as {{field: bleeding, is: true}}, found {value!r}")
     return value
@@ -179,11 +179,11 @@ Condition = Annotated[
     | Annotated[InRange, Tag("range")]
     | Annotated[OneOf, Tag("one_of")],
     Discriminator(
-        _kind_of,
+        _condition_kind,
         custom_error_type="condition",
-        custom_error_message=f"expected one of the keys {', '.join(_KEYS)}",
+        custom_error_message=f"expected one of the keys {', '.join(_CONDITION_KEYS)}",
     ),
-    BeforeValidator(_a_mapping),
+    BeforeValidator(_require_mapping),
 ]
 """When a flag fires. The set is closed: there are no other kinds and no way to add one."""
 
@@ -242,41 +242,41 @@ class RedFlags(Document):
 NO_RED_FLAGS = RedFlags()
 
 
-def fired(flags: Sequence[RedFlag], history: History) -> tuple[RedFlag, ...]:
+def raised_flags(flags: Sequence[RedFlag], history: History) -> tuple[RedFlag, ...]:
     """The flags whose conditions hold, in the order of ``flags``."""
     return tuple(flag for flag in flags if flag.when.said(history))
 
 
-def presence(flag: RedFlag, history: History) -> Presence:
+def flag_presence(flag: RedFlag, history: History) -> Presence:
     """What the history says of a flag.
 
     Returns:
         ``not_known`` if it has not fired but could: an answer is missing, or a word is not a known one.
     """
-    said = flag.when.said(history)
-    return "not_known" if said is None else "present" if said else "absent"
+    holds = flag.when.said(history)
+    return "not_known" if holds is None else "present" if holds else "absent"
 
 
-def groups_read(flags: Iterable[RedFlag]) -> tuple[str, ...]:
+def group_fields_in_rules(flags: Iterable[RedFlag]) -> tuple[str, ...]:
     """The group fields of the history that some rule looks at, in the history's order."""
-    read = {name for flag in flags for name in _groups_in(flag.when)}
+    read = {name for flag in flags for name in _group_fields_in(flag.when)}
     return tuple(name for name in GROUP_FIELDS if name in read)
 
 
-def _groups_in(condition: Condition) -> set[str]:
+def _group_fields_in(condition: Condition) -> set[str]:
     if isinstance(condition, OneOf):
         return {condition.field}
     parts = condition.all_of if isinstance(condition, AllOf) else ()
     parts = condition.any_of if isinstance(condition, AnyOf) else parts
-    return {name for part in parts for name in _groups_in(part)}
+    return {name for part in parts for name in _group_fields_in(part)}
 
 
-def refers(flags: Iterable[RedFlag]) -> bool:
+def any_flag_refers(flags: Iterable[RedFlag]) -> bool:
     """Whether any of the flags that fired asks for an in-person visit."""
     return any(flag.action.refer for flag in flags)
 
 
-def band_limit(flags: Iterable[RedFlag]) -> Literal[1, 2, 3, 4]:
+def latest_allowed_band(flags: Iterable[RedFlag]) -> Literal[1, 2, 3, 4]:
     """The last priority band in which a case with these flags may wait; 4 if they set no limit."""
     bands = [flag.action.up_to_band for flag in flags if flag.action.up_to_band is not None]
     return min(bands, default=4)

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from lesion_triage.bundle.answers import Issuer, answer_for, reason
-from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.answers import Issuer, build_answer, build_reason
+from lesion_triage.bundle.calibration import calibrated_score
 from lesion_triage.bundle.graph import Graph, GraphOutput
 from lesion_triage.bundle.history import NO_HISTORY, History
 from lesion_triage.bundle.idle_threads import run_with_idle_threads
@@ -23,7 +23,7 @@ from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.novelty_gate import is_out_of_distribution
 from lesion_triage.bundle.pixels import Picture, decode
 from lesion_triage.bundle.policy import Decision, decide
-from lesion_triage.bundle.quality import Assessment, assess
+from lesion_triage.bundle.quality import QualityAssessment, assess_quality
 from lesion_triage.bundle.schema import (
     Answer,
     Disposition,
@@ -86,12 +86,12 @@ def score_picture(
     Raises:
         ScoringError: the logit or the novelty is not finite.
     """
-    quality = assess(picture, limits, advise=advise)
+    quality = assess_quality(picture, limits, advise=advise)
     return _evidence(quality, partial(graph.run, picture.pixels), novelty_limit)
 
 
 def _evidence(
-    quality: Assessment, network: Callable[[], GraphOutput], novelty_limit: float | None
+    quality: QualityAssessment, network: Callable[[], GraphOutput], novelty_limit: float | None
 ) -> ImageEvidence:
     if quality.refusals:
         return ImageEvidence(None, quality.refusals, quality.advice)
@@ -103,7 +103,7 @@ def _evidence(
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class CaseDecision:
     """One case, judged but not yet put into words."""
 
     decision: Decision
@@ -164,7 +164,7 @@ class Scorer:
         catalogue = self.languages.catalogue(language)
         return self.answer(self.judge(images, history), history, catalogue)
 
-    def judge(self, images: Sequence[bytes], history: History = NO_HISTORY) -> Judgement:
+    def judge(self, images: Sequence[bytes], history: History = NO_HISTORY) -> CaseDecision:
         """Judge one case without producing any text; no message catalogue is needed.
 
         Args:
@@ -183,7 +183,7 @@ class Scorer:
         helpers: Executor | None = None,
         *,
         advise: bool = True,
-    ) -> SteppedTask[Judgement]:
+    ) -> SteppedTask[CaseDecision]:
         """``judge`` in three steps: before the network, the network, and after it.
 
         Args:
@@ -205,7 +205,10 @@ class Scorer:
         del images  # they are large, and other cases may be decoded before this one's next step
         networks: list[Callable[[], GraphOutput]]
         networks = [partial(self._graph.run, picture.pixels) for picture in pictures]
-        gates = [partial(assess, picture, self.bundle.policy.quality, advise=advise) for picture in pictures]
+        gates = [
+            partial(assess_quality, picture, self.bundle.policy.quality, advise=advise)
+            for picture in pictures
+        ]
         if helpers is None:
             qualities = [gate() for gate in gates]
         else:
@@ -219,9 +222,9 @@ class Scorer:
         )
         yield
         decision = decide(self.bundle.policy, [image.logit for image in evidence], history)
-        return Judgement(decision, evidence)
+        return CaseDecision(decision, evidence)
 
-    def answer(self, judged: Judgement, history: History, catalogue: Catalogue) -> Answer:
+    def answer(self, judged: CaseDecision, history: History, catalogue: Catalogue) -> Answer:
         """Put a judged case into words.
 
         Args:
@@ -231,7 +234,7 @@ class Scorer:
         """
         policy = self.bundle.policy
         seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(judged.images)]
-        return answer_for(self._issuer, judged.decision, seen, history, catalogue)
+        return build_answer(self._issuer, judged.decision, seen, history, catalogue)
 
     def self_test(self) -> None:
         """Score the bundle's own pictures through the whole path and compare with the sealed results.
@@ -264,7 +267,9 @@ class Scorer:
         except ImageError as error:
             raise ImageError(error.code, f"Photograph {number}: {error}", index=number - 1) from None
 
-    def _seen(self, number: int, quality: Assessment, network: Callable[[], GraphOutput]) -> ImageEvidence:
+    def _seen(
+        self, number: int, quality: QualityAssessment, network: Callable[[], GraphOutput]
+    ) -> ImageEvidence:
         try:
             return _evidence(quality, network, self.bundle.policy.novelty_limit)
         except ScoringError as error:
@@ -274,8 +279,8 @@ class Scorer:
         tolerance = self.bundle.selftest.tolerance_logit
         scale = max(1.0, abs(case.novelty or 0.0))
         if (
-            not _agree(case.logit, found.logit, tolerance)
-            or not _agree(case.novelty, found.novelty, tolerance * scale)
+            not _is_close(case.logit, found.logit, tolerance)
+            or not _is_close(case.novelty, found.novelty, tolerance * scale)
             or disposition is not case.disposition
         ):
             raise BundleError(
@@ -286,7 +291,7 @@ class Scorer:
             )
 
 
-def _agree(expected: float | None, found: float | None, tolerance: float) -> bool:
+def _is_close(expected: float | None, found: float | None, tolerance: float) -> bool:
     if expected is None or found is None:
         return expected is found
     return abs(expected - found) <= tolerance
@@ -297,7 +302,7 @@ def _image_answer(policy: Policy, index: int, image: ImageEvidence, catalogue: C
         index=index,
         gradable=image.logit is not None,
         logit=image.logit,
-        score=None if image.logit is None else score_of(policy.calibrator, image.logit),
-        reasons=tuple(reason(code, catalogue) for code in image.refusals),
-        advice=tuple(reason(code, catalogue) for code in image.advice),
+        score=None if image.logit is None else calibrated_score(policy.calibrator, image.logit),
+        reasons=tuple(build_reason(code, catalogue) for code in image.refusals),
+        advice=tuple(build_reason(code, catalogue) for code in image.advice),
     )

@@ -19,13 +19,13 @@ from pydantic import StringConstraints
 
 from lesion_triage.bundle.document import Document, Sha256, canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.store import SIGNATURE, Bundle, open_bundle, read_document
+from lesion_triage.bundle.store import SIGNATURE_FILE, Bundle, open_bundle, read_document
 from lesion_triage.errors import BundleError, SignatureError
 
 PRIVATE_SUFFIX = ".pem"
 PUBLIC_SUFFIX = ".pub.pem"
 
-_PURPOSE = b"lesion-triage bundle signature, version 1\n"
+_DOMAIN_PREFIX = b"lesion-triage bundle signature, version 1\n"
 """Prefix of the signed statement (domain separation): no signature made for another purpose fits here."""
 
 
@@ -45,7 +45,7 @@ class Signature(Document):
 
     def statement(self) -> bytes:
         """The bytes that are signed."""
-        return _PURPOSE + canonical_json(self.model_dump(mode="json", exclude={"signature"})).encode()
+        return _DOMAIN_PREFIX + canonical_json(self.model_dump(mode="json", exclude={"signature"})).encode()
 
 
 def key_id_of(key: Ed25519PublicKey) -> str:
@@ -72,7 +72,7 @@ def sign(
     bundle = open_bundle(folder)
     if bundle.signature is not None and not replace:
         raise SignatureError(
-            f"{folder / SIGNATURE}: the bundle is already signed; replace the signature with --replace."
+            f"{folder / SIGNATURE_FILE}: the bundle is already signed; replace the signature with --replace."
         )
     draft = Signature(
         key_id=key_id_of(key.public_key()),
@@ -82,9 +82,9 @@ def sign(
     )
     signed = draft.model_copy(update={"signature": key.sign(draft.statement()).hex()})
     try:
-        write_atomically(folder / SIGNATURE, signed.to_json().encode())
+        write_atomically(folder / SIGNATURE_FILE, signed.to_json().encode())
     except OSError as error:
-        raise SignatureError(f"{folder / SIGNATURE}: cannot be written ({error.strerror}).") from None
+        raise SignatureError(f"{folder / SIGNATURE_FILE}: cannot be written ({error.strerror}).") from None
     return signed
 
 
@@ -94,7 +94,7 @@ def read_signature(bundle: Bundle) -> Signature:
     Raises:
         SignatureError: there is none, it is malformed, or it was made for another bundle.
     """
-    where = bundle.folder / SIGNATURE
+    where = bundle.folder / SIGNATURE_FILE
     if bundle.signature is None:
         raise SignatureError(f"{where}: missing, the bundle is not signed; sign it with lesion-triage sign.")
     try:
@@ -116,7 +116,7 @@ def verify(bundle: Bundle, trusted: Mapping[str, Ed25519PublicKey]) -> Signature
         SignatureError: no signature, one by another key, or one that does not verify.
     """
     signature = read_signature(bundle)
-    where = bundle.folder / SIGNATURE
+    where = bundle.folder / SIGNATURE_FILE
     key = trusted.get(signature.key_id)
     if key is None:
         raise SignatureError(
@@ -132,7 +132,7 @@ def verify(bundle: Bundle, trusted: Mapping[str, Ed25519PublicKey]) -> Signature
     return signature
 
 
-def read_trusted(path: Path) -> dict[str, Ed25519PublicKey]:
+def read_trusted_keys(path: Path) -> dict[str, Ed25519PublicKey]:
     """Read public keys, by fingerprint.
 
     Args:
@@ -148,11 +148,11 @@ def read_trusted(path: Path) -> dict[str, Ed25519PublicKey]:
     files = [file for file in files if file == path or file.name.endswith(".pem")]
     if not files:
         raise SignatureError(f"{path}: no *.pem file, expected the public keys of those you trust.")
-    keys = [_public_key(file) for file in files]
+    keys = [_read_public_key(file) for file in files]
     return {key_id_of(key): key for key in keys}
 
 
-def _public_key(file: Path) -> Ed25519PublicKey:
+def _read_public_key(file: Path) -> Ed25519PublicKey:
     try:
         key = serialization.load_pem_public_key(file.read_bytes())
     except OSError as error:
@@ -166,7 +166,7 @@ def _public_key(file: Path) -> Ed25519PublicKey:
     return key
 
 
-def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
+def read_private_key(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
     """Read the signer's private key.
 
     Raises:
@@ -177,8 +177,8 @@ def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
     except OSError as error:
         raise SignatureError(f"{file}: cannot be read ({error.strerror}).") from None
     except TypeError:
-        said = "is encrypted and no passphrase was given" if passphrase is None else "is not encrypted"
-        raise SignatureError(f"{file}: the key {said}.") from None
+        problem = "is encrypted and no passphrase was given" if passphrase is None else "is not encrypted"
+        raise SignatureError(f"{file}: the key {problem}.") from None
     except (ValueError, UnsupportedAlgorithm):
         raise SignatureError(
             f"{file}: not a private key in PEM, or the wrong passphrase; make one with lesion-triage keygen."
@@ -188,7 +188,7 @@ def read_private(file: Path, passphrase: bytes | None) -> Ed25519PrivateKey:
     return key
 
 
-def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
+def generate_key_pair(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
     """Make a key pair: ``stem.pem``, readable by its owner only, and ``stem.pub.pem``, for everyone.
 
     Returns:
@@ -201,21 +201,23 @@ def generate(stem: Path, passphrase: bytes | None) -> tuple[Path, Path, str]:
     if found := [path for path in (private, public) if os.path.lexists(path)]:
         raise SignatureError(f"{found[0]}: exists; a key is never overwritten, choose another name.")
     key = Ed25519PrivateKey.generate()
-    locked = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
-    shown = key.public_key().public_bytes(
+    encryption = (
+        serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    )
+    private_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+    public_pem = key.public_key().public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
-    ours = False
+    created = False
     try:
         # 0600 from the start: a key that was readable for a moment may have been read.
         handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        ours = True
+        created = True
         with os.fdopen(handle, "wb") as stream:
-            stream.write(secret)
-        write_atomically(public, shown)
+            stream.write(private_pem)
+        write_atomically(public, public_pem)
     except OSError as error:
-        if ours:  # half a pair would block the next attempt; a file that is not ours stays
+        if created:  # half a pair would block the next attempt; a file that is not ours stays
             private.unlink(missing_ok=True)
         raise SignatureError(f"{stem}: the keys cannot be written ({error.strerror}).") from None
     return private, public, key_id_of(key.public_key())

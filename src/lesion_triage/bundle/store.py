@@ -24,7 +24,7 @@ from lesion_triage import __version__
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import Document, canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.files import flush, write_atomically
-from lesion_triage.bundle.fingerprints import Seen
+from lesion_triage.bundle.fingerprints import UsedPictures
 from lesion_triage.bundle.schema import (
     SCHEMA_VERSION,
     Header,
@@ -36,19 +36,19 @@ from lesion_triage.bundle.schema import (
 )
 from lesion_triage.errors import BundleError
 
-HEADER = "bundle.json"
-POLICY = "policy.json"
-CERTIFICATE = "certificate.json"
-GRAPH = "model.onnx"
-MODEL_CARD = "MODEL_CARD.md"
-SELFTEST = "selftest.json"
+HEADER_FILE = "bundle.json"
+POLICY_FILE = "policy.json"
+CERTIFICATE_FILE = "certificate.json"
+GRAPH_FILE = "model.onnx"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+SELFTEST_FILE = "selftest.json"
 SELFTEST_FOLDER = "selftest"
-FITTED = "fitted.txt"
-CERTIFIED = "certified.txt"
-SIGNATURE = "signature.json"
+FITTED_FILE = "fitted.txt"
+CERTIFIED_FILE = "certified.txt"
+SIGNATURE_FILE = "signature.json"
 """Beside the header, not in it: it signs the header's hash. ``bundle.signing`` reads it."""
 
-_HEADER_BYTES, _SIGNATURE_BYTES = range(4_000_001), range(10_001)
+_HEADER_SIZES, _SIGNATURE_SIZES = range(4_000_001), range(10_001)
 """Allowed sizes of the two files that no header lists. A header usually has a few kB, a signature 600 B."""
 _PICTURE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*\.(png|jpg|webp)")
 
@@ -72,7 +72,7 @@ class Bundle:
     """By the name that ``SelfTestCase.file`` gives."""
     model_card: str
     """Markdown, for people."""
-    seen: Seen
+    seen: UsedPictures
     """Fingerprints of the pictures that model, calibrator and thresholds were made from."""
     signature: bytes | None = None
     """``signature.json`` as it was read, unchecked; None if the bundle is not signed."""
@@ -92,7 +92,7 @@ def seal(
     selftest_pictures: Mapping[str, bytes],
     synthetic: bool,
     data_citation: Sequence[str],
-    seen: Seen,
+    seen: UsedPictures,
     created_at: datetime | None = None,
 ) -> Bundle:
     """Write a bundle and open it again: what is returned has passed every check that a reader makes.
@@ -122,16 +122,16 @@ def seal(
     _check_certificate(str(folder), certificate, policy, graph)
     _check_selftest(str(folder), selftest, selftest_pictures)
     contents = {
-        POLICY: policy.to_json().encode(),
-        CERTIFICATE: certificate.to_json().encode(),
-        GRAPH: graph,
-        MODEL_CARD: model_card.encode(),
-        SELFTEST: selftest.to_json().encode(),
-        FITTED: seen.fitted.encode(),
-        CERTIFIED: seen.certified.encode(),
+        POLICY_FILE: policy.to_json().encode(),
+        CERTIFICATE_FILE: certificate.to_json().encode(),
+        GRAPH_FILE: graph,
+        MODEL_CARD_FILE: model_card.encode(),
+        SELFTEST_FILE: selftest.to_json().encode(),
+        FITTED_FILE: seen.fitted.encode(),
+        CERTIFIED_FILE: seen.certified.encode(),
     }
     contents |= {f"{SELFTEST_FOLDER}/{file}": selftest_pictures[file] for file in sorted(selftest_pictures)}
-    facts = Header(
+    unsealed = Header(
         name=name,
         created_at=timestamp(created_at),
         made_with=f"lesion-triage {__version__}",
@@ -145,8 +145,8 @@ def seal(
         },
         seal="0" * 64,
     )
-    header = facts.model_copy(update={"seal": _seal_of(facts)})
-    _write_folder(folder, {**contents, HEADER: header.to_json().encode()})
+    header = unsealed.model_copy(update={"seal": _compute_seal(unsealed)})
+    _write_folder(folder, {**contents, HEADER_FILE: header.to_json().encode()})
     return open_bundle(folder)
 
 
@@ -161,28 +161,28 @@ def open_bundle(folder: Path) -> Bundle:
     try:
         if not folder.is_dir():
             raise BundleError(f"{folder}: no such folder, expected a bundle; seal one with export.")
-        present = set(_files_in(folder))
+        present = set(_list_files(folder))
     except OSError as error:
         raise BundleError(
             f"{folder}: cannot be listed ({error.strerror}); let this account read it and the folder in it."
         ) from None
-    if HEADER not in present:
+    if HEADER_FILE not in present:
         raise BundleError(
-            f"{folder}: no {HEADER}, which is written last; the bundle is incomplete, copy it again."
+            f"{folder}: no {HEADER_FILE}, which is written last; the bundle is incomplete, copy it again."
         )
-    raw_header = _read(folder, HEADER, _HEADER_BYTES)
-    header = _header(folder, raw_header)
-    _check_names(folder, present - {HEADER, SIGNATURE}, set(header.files))
+    raw_header = _read_limited(folder, HEADER_FILE, _HEADER_SIZES)
+    header = _parse_header(folder, raw_header)
+    _check_names(folder, present - {HEADER_FILE, SIGNATURE_FILE}, set(header.files))
     contents = {file: _read_sealed(folder, file, sealed) for file, sealed in sorted(header.files.items())}
-    policy = read_document(Policy, contents[POLICY], folder / POLICY)
-    certificate = read_document(Certificate, contents[CERTIFICATE], folder / CERTIFICATE)
-    selftest = read_document(SelfTest, contents[SELFTEST], folder / SELFTEST)
+    policy = read_document(Policy, contents[POLICY_FILE], folder / POLICY_FILE)
+    certificate = read_document(Certificate, contents[CERTIFICATE_FILE], folder / CERTIFICATE_FILE)
+    selftest = read_document(SelfTest, contents[SELFTEST_FILE], folder / SELFTEST_FILE)
     pictures = {
         file.removeprefix(f"{SELFTEST_FOLDER}/"): content
         for file, content in contents.items()
         if file.startswith(f"{SELFTEST_FOLDER}/")
     }
-    _check_certificate(str(folder), certificate, policy, contents[GRAPH])
+    _check_certificate(str(folder), certificate, policy, contents[GRAPH_FILE])
     _check_selftest(str(folder), selftest, pictures)
     return Bundle(
         folder=folder,
@@ -190,12 +190,14 @@ def open_bundle(folder: Path) -> Bundle:
         policy=policy,
         certificate=certificate,
         selftest=selftest,
-        graph=contents[GRAPH],
+        graph=contents[GRAPH_FILE],
         sha256=sha256_of(raw_header),
         selftest_pictures=MappingProxyType(pictures),
-        model_card=contents[MODEL_CARD].decode(errors="replace"),
-        seen=_seen(folder, contents),
-        signature=_read(folder, SIGNATURE, _SIGNATURE_BYTES) if SIGNATURE in present else None,
+        model_card=contents[MODEL_CARD_FILE].decode(errors="replace"),
+        seen=_parse_used_pictures(folder, contents),
+        signature=_read_limited(folder, SIGNATURE_FILE, _SIGNATURE_SIZES)
+        if SIGNATURE_FILE in present
+        else None,
     )
 
 
@@ -230,14 +232,16 @@ def _check_selftest(where: str, selftest: SelfTest, pictures: Mapping[str, bytes
             )
 
 
-def _seen(folder: Path, contents: Mapping[str, bytes]) -> Seen:
+def _parse_used_pictures(folder: Path, contents: Mapping[str, bytes]) -> UsedPictures:
     try:
-        return Seen(contents[FITTED].decode("latin-1"), contents[CERTIFIED].decode("latin-1"))
+        return UsedPictures(
+            contents[FITTED_FILE].decode("latin-1"), contents[CERTIFIED_FILE].decode("latin-1")
+        )
     except BundleError as error:
         raise BundleError(f"{folder}: {error}") from None
 
 
-def _seal_of(header: Header) -> str:
+def _compute_seal(header: Header) -> str:
     return sha256_of(canonical_json(header.model_dump(mode="json", exclude={"seal"})).encode())
 
 
@@ -245,24 +249,24 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write all files in the order given, then rename the folder to its final name."""
     if os.path.lexists(folder):
         raise BundleError(f"{folder}: exists; a sealed bundle is never overwritten, choose another folder.")
-    hidden = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
     try:
-        (hidden / SELFTEST_FOLDER).mkdir(parents=True)
+        (temporary / SELFTEST_FOLDER).mkdir(parents=True)
         for file, content in contents.items():
-            write_atomically(hidden / file, content)
-        for directory in (hidden / SELFTEST_FOLDER, hidden):
+            write_atomically(temporary / file, content)
+        for directory in (temporary / SELFTEST_FOLDER, temporary):
             flush(directory)
-        hidden.rename(folder)
+        temporary.rename(folder)
         flush(folder.parent)
     except OSError as error:
         raise BundleError(
             f"{folder}: the bundle could not be written ({error}); nothing was left behind."
         ) from None
     finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _files_in(folder: Path) -> Iterator[str]:
+def _list_files(folder: Path) -> Iterator[str]:
     """Names of all files, relative, with forward slashes.
 
     Raises:
@@ -276,35 +280,45 @@ def _files_in(folder: Path) -> Iterator[str]:
             inner = []
             yield path.name
         else:
-            raise BundleError(f"{path}: {_kind(mode)} in a bundle, expected plain files only; remove it.")
+            raise BundleError(
+                f"{path}: {_file_kind(mode)} in a bundle, expected plain files only; remove it."
+            )
         for picture in inner:
             mode = picture.lstat().st_mode
             if not stat.S_ISREG(mode):
                 raise BundleError(
-                    f"{picture}: {_kind(mode)} in a bundle, expected plain files only; remove it."
+                    f"{picture}: {_file_kind(mode)} in a bundle, expected plain files only; remove it."
                 )
             yield f"{SELFTEST_FOLDER}/{picture.name}"
 
 
-def _kind(mode: int) -> str:
+def _file_kind(mode: int) -> str:
     if stat.S_ISLNK(mode):
         return "a symbolic link"
     return "a folder" if stat.S_ISDIR(mode) else "a device or pipe"
 
 
 def _check_names(folder: Path, present: set[str], sealed: set[str]) -> None:
-    required = {POLICY, CERTIFICATE, GRAPH, MODEL_CARD, SELFTEST, FITTED, CERTIFIED}
+    required = {
+        POLICY_FILE,
+        CERTIFICATE_FILE,
+        GRAPH_FILE,
+        MODEL_CARD_FILE,
+        SELFTEST_FILE,
+        FITTED_FILE,
+        CERTIFIED_FILE,
+    }
     if missing := sorted((sealed | required) - present):
         raise BundleError(f"{folder}: {', '.join(missing)} missing; the bundle is incomplete, copy it again.")
     if extra := sorted(present - sealed):
         raise BundleError(f"{folder}: {', '.join(extra)} was not sealed; remove it or copy the bundle again.")
-    if strange := sorted(file for file in sealed - required if not file.startswith(f"{SELFTEST_FOLDER}/")):
+    if unknown := sorted(file for file in sealed - required if not file.startswith(f"{SELFTEST_FOLDER}/")):
         raise BundleError(
-            f"{folder}: {', '.join(strange)} does not belong in a bundle; seal it again with export."
+            f"{folder}: {', '.join(unknown)} does not belong in a bundle; seal it again with export."
         )
 
 
-def _read(folder: Path, file: str, sizes: range) -> bytes:
+def _read_limited(folder: Path, file: str, sizes: range) -> bytes:
     """Read a file whose size in bytes is one of these; any other is refused before it is in memory."""
     try:
         # O_NOFOLLOW: the file may have become a link since it was listed.
@@ -325,7 +339,7 @@ def _read(folder: Path, file: str, sizes: range) -> bytes:
 
 
 def _read_sealed(folder: Path, file: str, sealed: SealedFile) -> bytes:
-    content = _read(folder, file, range(sealed.size_bytes, sealed.size_bytes + 1))
+    content = _read_limited(folder, file, range(sealed.size_bytes, sealed.size_bytes + 1))
     if (found := sha256_of(content)) != sealed.sha256:
         raise BundleError(
             f"{folder / file}: changed since it was sealed (expected SHA-256 {sealed.sha256[:16]}…, "
@@ -334,8 +348,8 @@ def _read_sealed(folder: Path, file: str, sealed: SealedFile) -> bytes:
     return content
 
 
-def _header(folder: Path, raw: bytes) -> Header:
-    path = folder / HEADER
+def _parse_header(folder: Path, raw: bytes) -> Header:
+    path = folder / HEADER_FILE
     try:
         tree = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -347,7 +361,7 @@ def _header(folder: Path, raw: bytes) -> Header:
             "that sealed the bundle or seal it again."
         )
     header = read_document(Header, raw, path)
-    if header.seal != _seal_of(header):
+    if header.seal != _compute_seal(header):
         raise BundleError(f"{path}: the seal does not match; the header changed since it was sealed.")
     return header
 

@@ -24,7 +24,7 @@ from lesion_triage.bundle.calibration import (
     PlattCalibrator,
     TemperatureCalibrator,
     VennAbersCalibrator,
-    score_of,
+    calibrated_score,
 )
 from lesion_triage.calibrate.isotonic import isotonic_knots, venn_abers_knots
 from lesion_triage.calibrate.logistic import logistic_lines, regression
@@ -298,7 +298,7 @@ def _out_of_fold(
     for fold in np.unique(fold_of):
         left_out = fold_of == fold
         calibrator = fit(kind, x[~left_out], positive[~left_out])
-        scores[left_out] = [score_of(calibrator, logit) for logit in x[left_out].tolist()]
+        scores[left_out] = [calibrated_score(calibrator, logit) for logit in x[left_out].tolist()]
     return scores
 
 

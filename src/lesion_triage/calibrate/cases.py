@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lesion_triage.bundle import history as histories
-from lesion_triage.bundle.calibration import Calibrator, score_of
+from lesion_triage.bundle.calibration import Calibrator, calibrated_score
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.policy import case_logit
-from lesion_triage.bundle.red_flags import RedFlags, fired, refers
+from lesion_triage.bundle.policy import aggregate_logits
+from lesion_triage.bundle.red_flags import RedFlags, any_flag_refers, raised_flags
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 
@@ -51,7 +51,7 @@ class Case:
             PredictionsError: a value that the server would refuse.
         """
         try:
-            return histories.together([_history(row) for row in self.rows])
+            return histories.merge_histories([_history(row) for row in self.rows])
         except ValidationError as error:
             fields = ", ".join(sorted({str(problem["loc"][0]) for problem in error.errors()}))
             raise PredictionsError(
@@ -71,7 +71,7 @@ class Case:
 
     def logit(self, aggregation: Aggregation) -> float:
         """The logit of the case from its gradable photographs, as the server computes it."""
-        return case_logit([row.logit for row in self.rows if row.logit is not None], aggregation)
+        return aggregate_logits([row.logit for row in self.rows if row.logit is not None], aggregation)
 
 
 def cases_of(predictions: Predictions) -> tuple[Case, ...]:
@@ -127,14 +127,19 @@ def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggreg
         ScoringError: a logit that is not finite.
     """
     return np.array(
-        [score_of(calibrator, case.logit(aggregation)) if case.gradable else np.inf for case in cases],
+        [
+            calibrated_score(calibrator, case.logit(aggregation)) if case.gradable else np.inf
+            for case in cases
+        ],
         dtype=np.float64,
     )
 
 
 def flagged(cases: Sequence[Case], rules: RedFlags) -> NDArray[np.bool_]:
     """True for every case that a red flag refers whatever its score, shape (cases,)."""
-    return np.array([refers(fired(rules.flags, case.history)) for case in cases], dtype=np.bool_)
+    return np.array(
+        [any_flag_refers(raised_flags(rules.flags, case.history)) for case in cases], dtype=np.bool_
+    )
 
 
 def positives_of(cases: Sequence[Case]) -> NDArray[np.bool_]:
@@ -170,4 +175,4 @@ def _history(row: Prediction) -> History:
         anatom_site_general=row.anatom_site_general or None,
         fitzpatrick_skin_type=row.fitzpatrick_skin_type or None,
     )
-    return histories.together([known, histories.from_text(row.history)])
+    return histories.merge_histories([known, histories.history_from_text(row.history)])

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.certificate import ALL, KNOWN_WHEN_SERVING, GroupBy, GroupRow, Rule
-from lesion_triage.bundle.policy import UNKNOWN, group_of
+from lesion_triage.bundle.certificate import ALL_UNITS, KNOWN_WHEN_SERVING, GroupBy, GroupRow, Rule
+from lesion_triage.bundle.policy import UNKNOWN_GROUP, group_of
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.calibrate.cases import Case, lowest_by_unit, units_of
 from lesion_triage.calibrate.certificate import (
@@ -79,7 +79,7 @@ def positive_groups(
         enough: positive units below which a group is small.
     """
     units = units_of(cases)
-    groups = [Group(ALL, ALL, (ALL,), lowest_by_unit(scores, units))]
+    groups = [Group(ALL_UNITS, ALL_UNITS, (ALL_UNITS,), lowest_by_unit(scores, units))]
     for dimension in wanted:
         labels = [labels_of(case, dimension) for case in cases]
         inside = {
@@ -101,7 +101,7 @@ def labels_of(case: Case, dimension: GroupBy) -> frozenset[str]:
     if dimension.by in KNOWN_WHEN_SERVING:
         return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
     column = "diagnosis" if dimension.by == "reference_class" else dimension.by
-    return frozenset(getattr(row, column) or UNKNOWN for row in case.rows if row.needs_in_person)
+    return frozenset(getattr(row, column) or UNKNOWN_GROUP for row in case.rows if row.needs_in_person)
 
 
 def certify_jointly(
@@ -148,7 +148,7 @@ def rows_of(
         misses_seen: for each group, the positive units that the policy leaves below the threshold.
     """
     rows = [_row(group, joint, target, seen) for group, seen in zip(groups, misses_seen, strict=True)]
-    if (ALL, ALL) not in joint.own:
+    if (ALL_UNITS, ALL_UNITS) not in joint.own:
         # Every positive unit is in one certified group, or goes up: what holds for each group holds for all.
         certified = [row for row in rows if row.status == "certified"]
         implied = {

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from lesion_triage.bundle.certificate import ALL, SITE, GroupRow, Unit
+from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, GroupRow, Unit
 from lesion_triage.bundle.document import Document, Fraction, Sha256
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
@@ -125,7 +125,7 @@ def pool(
     """
     everyone = tallies[0].model_copy(
         update={
-            "site": ALL,
+            "site": ALL_UNITS,
             "positives": sum(tally.positives for tally in tallies),
             "positives_abstained": sum(tally.positives_abstained for tally in tallies),
             "misses": tuple(np.sum([tally.misses for tally in tallies], axis=0).tolist()),
@@ -135,7 +135,8 @@ def pool(
     if allowed is None:
         raise CalibrationError(
             f"{everyone.positives} positive {everyone.unit}s of all sites together; certifying sensitivity "
-            f"{target:g} at confidence {confidence:g} takes at least {_needed(ALL, target, confidence)}. "
+            f"{target:g} at confidence {confidence:g} takes at least "
+            f"{_needed(ALL_UNITS, target, confidence)}. "
             "Wait for more, let another site join, or ask for a lower --target."
         )
     # At a low confidence the binomial allows more misses than Hoeffding's comparison covers.
@@ -151,7 +152,7 @@ def pool(
         min(allowed, ceiling),
         *(allowed_misses(tally.positives, target, confidence) if each_site else None for tally in tallies),
     ]
-    parts = list(zip((ALL, *(SITE for _ in tallies)), (everyone, *tallies), granted, strict=True))
+    parts = list(zip((ALL_UNITS, *(BY_SITE for _ in tallies)), (everyone, *tallies), granted, strict=True))
     place = min(_highest(tally, misses) for _, tally, misses in parts if misses is not None)
     if place < 0:
         raise CalibrationError(
@@ -172,14 +173,14 @@ def _comparable(target: float) -> int:
 
 def _needed(by: str, target: float, confidence: float) -> int:
     needed = minimum_positives(target, confidence)
-    return max(needed, _comparable(target)) if by == ALL else needed
+    return max(needed, _comparable(target)) if by == ALL_UNITS else needed
 
 
 def _row(
     by: str, tally: Tally, granted: int | None, place: int, target: float, confidence: float
 ) -> GroupRow:
     bound = None if granted is None else sensitivity_lower_bound(tally.positives, granted, confidence)
-    if by == ALL and bound is not None and granted is not None:
+    if by == ALL_UNITS and bound is not None and granted is not None:
         # For unlike sites the bound is known only while the expected misses, less one, reach those granted.
         bound = min(bound, (tally.positives - granted - 1) / tally.positives)
     return GroupRow(

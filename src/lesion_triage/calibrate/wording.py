@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from lesion_triage.bundle.certificate import ALL, SITE, GroupRow, Rule, Unit
+from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, GroupRow, Rule, Unit
 
 _ALWAYS = (
     "Future cases are exchangeable with the calibration cases: the same population, cameras, way of referral "
@@ -75,9 +75,9 @@ def assumptions(
         unnamed_photographs: photographs that name no lesion; used only if lesions are counted. If patients
             are, those that name no patient either are among ``unnamed_lesions``.
     """
-    parts = [row for row in rows if row.by not in (ALL, SITE)]
+    parts = [row for row in rows if row.by not in (ALL_UNITS, BY_SITE)]
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
-    looks = _looks(earlier_looks, pooled=any(row.by == SITE for row in rows))
+    looks = _looks(earlier_looks, pooled=any(row.by == BY_SITE for row in rows))
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], looks]
     if unnamed_photographs and unit == "lesion":
         said.insert(said.index(_UNITS[unit]) + 1, _alone(unnamed_photographs, "photograph", "lesion"))

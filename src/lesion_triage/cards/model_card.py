@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.cards import answers_model, answers_policy
 from lesion_triage.cards.answers_data import dealt
 from lesion_triage.cards.answers_results import INTERVALS, interval
@@ -64,7 +64,7 @@ def _head(dossier: Dossier) -> list[str]:
     lines = [f"# Model card: {dossier.at(HEADER, 'name')}", ""]
     if dossier.at(HEADER, "synthetic"):
         lines += [_SYNTHETIC, ""]
-    return [*lines, english().notice]
+    return [*lines, english_catalogue().notice]
 
 
 def _details(dossier: Dossier) -> list[str]:

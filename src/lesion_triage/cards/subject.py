@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.bundle.store import HEADER as BUNDLE_HEADER
+from lesion_triage.bundle.store import HEADER_FILE as BUNDLE_HEADER
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.cards.dossier import AUDIT, AUDIT_MODEL, CONFIG, MANIFEST, RESULTS, Dossier
 from lesion_triage.config import Config

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lesion_triage.bundle.certificate import Certificate, GroupRow, Look
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate.wording import in_percent
 
@@ -32,7 +32,7 @@ def page(bundle: Bundle) -> str:
         f"# Certificate {certificate.certificate_id()} of {bundle.header.name}",
         "",
         *(_DRAWN if bundle.header.synthetic else ()),
-        english().notice,
+        english_catalogue().notice,
         "",
         f"With {in_percent(certificate.confidence)}% confidence, the policy refers or abstains on at least "
         f"{in_percent(certificate.target_sensitivity)}% of future positive {certificate.unit}s that are "

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from lesion_triage.bundle.certificate import ALL, SITE, Certificate
+from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, Certificate
 from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle, open_bundle
@@ -278,7 +278,7 @@ def pool(
 def lost_groups(before: Certificate) -> tuple[str, ...]:
     """The dimensions of groups in the bundle's certificate: pooled counts cannot certify them."""
     spoken_of = (*(row.by for row in before.groups), *(each.by for each in before.asked))
-    return tuple(dict.fromkeys(by for by in spoken_of if by not in (ALL, SITE)))
+    return tuple(dict.fromkeys(by for by in spoken_of if by not in (ALL_UNITS, BY_SITE)))
 
 
 def _lost(dimensions: Sequence[str]) -> str:

@@ -137,7 +137,7 @@ def cache_key(records: Sequence[Record], spec: PixelSpec) -> str:
     changes the key without anyone having to remember it.
     """
     key = hashlib.sha256(spec.to_json().encode())
-    key.update(f"\n{pixels.decoders()}\n".encode())
+    key.update(f"\n{pixels.decoder_versions()}\n".encode())
     for seed, (kind, quality) in enumerate((("JPEG", 60), ("PNG", 0), ("WEBP", 60))):
         buffer = io.BytesIO()
         large = draw_picture("irregular", seed).resize((900, 700))

@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.paired_comparison import Difference, Discordant
 from lesion_triage.evaluate.comparison import Comparison, PairedCases, changed_cases
@@ -149,7 +149,7 @@ def _render_template(template: str, comparison: Comparison, pairs: PairedCases) 
             changed_total=sum(discordant.first_only + discordant.second_only for discordant in moved),
             left_out=_left_out_text(comparison),
             p_of=_p_value_text,
-            notice=english().notice,
+            notice=english_catalogue().notice,
         )
     )
 

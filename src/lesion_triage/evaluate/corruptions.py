@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.quality import assess
+from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
 from lesion_triage.calibrate.clustered_proportions import share_of
 from lesion_triage.calibrate.metrics import Proportion
@@ -100,7 +100,7 @@ def measure(
             read: Callable[[], bytes], name: str = name, severity: int = severity
         ) -> tuple[tuple[ReasonCode, ...], tuple[ReasonCode, ...], float | None]:
             data = read() if name == UNMODIFIED else corrupt(read(), name, severity, seed)
-            found = assess(decode(data, spec), limits)
+            found = assess_quality(decode(data, spec), limits)
             return found.refusals, found.advice, None if score is None else score(data)
 
         rows.append(_row(name, severity, thread_map(one, pictures), owners, scored=score is not None))

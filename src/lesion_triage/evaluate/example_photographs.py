@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
@@ -108,7 +108,7 @@ def _caption(decided: DecidedCases, index: int, row: Prediction) -> str:
     band = f"band {decided.decisions[index].priority_band}"
     if score is not None:
         return f"Score {score:.3f}, {band}. Reference standard: {outcome}."
-    reasons = [english().reasons[code].text.rstrip(".") for code in row.quality_codes.split()]
+    reasons = [english_catalogue().reasons[code].text.rstrip(".") for code in row.quality_codes.split()]
     return f"{', '.join(reasons) or 'Not gradable'}; {band}. Reference standard: {outcome}."
 
 

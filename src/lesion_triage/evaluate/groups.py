@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.certificate import ALL, KNOWN_WHEN_SERVING, Certificate, Dimension, GroupBy
-from lesion_triage.bundle.policy import UNKNOWN, age_bands, group_of
+from lesion_triage.bundle.certificate import ALL_UNITS, KNOWN_WHEN_SERVING, Certificate, Dimension, GroupBy
+from lesion_triage.bundle.policy import UNKNOWN_GROUP, age_bands, group_of
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.clustered_proportions import clustered, share_of
@@ -71,7 +71,11 @@ def measure_groups(
         config: bootstrap draws and seed.
     """
     everyone = np.ones(len(cases), dtype=np.bool_)
-    rows = [_measure_group(ALL, ALL, "certified", certificate.positives, None, everyone, outcomes, config)]
+    rows = [
+        _measure_group(
+            ALL_UNITS, ALL_UNITS, "certified", certificate.positives, None, everyone, outcomes, config
+        )
+    ]
     asked = {dimension.by: dimension for dimension in certificate.asked}
     further = [GroupBy(by=by) for by in _DEFAULT_DIMENSIONS if by not in asked]
     for dimension in (*asked.values(), *further):
@@ -82,7 +86,7 @@ def measure_groups(
         }
         if dimension.by in asked:
             rows += _measure_certificate_groups(dimension, membership, certificate, outcomes, config)
-        elif len(set(membership) - {UNKNOWN}) > 1:
+        elif len(set(membership) - {UNKNOWN_GROUP}) > 1:
             largest = sorted(membership, key=lambda leaf: -int(membership[leaf].sum()))[:_MAX_GROUPS]
             rows += [
                 _measure_group(
@@ -184,11 +188,11 @@ def _groups_of_case(case: Case, dimension: GroupBy) -> frozenset[str]:
         return frozenset({group_of(dimension.by, dimension.age_edges_years, case.history)})
     column = "diagnosis" if dimension.by == "reference_class" else dimension.by
     deciding_rows = [row for row in case.rows if row.needs_in_person or not case.needs_in_person]
-    return frozenset(getattr(row, column) or UNKNOWN for row in deciding_rows)
+    return frozenset(getattr(row, column) or UNKNOWN_GROUP for row in deciding_rows)
 
 
 def _sort_groups(groups: Sequence[str], dimension: GroupBy) -> list[str]:
     """Age bands by age, other groups by name; unknown last."""
     bands = age_bands(dimension.age_edges_years) if dimension.by == "age_band" else ()
     ranks = {band: rank for rank, band in enumerate(bands)}
-    return sorted(groups, key=lambda group: (group == UNKNOWN, ranks.get(group, len(bands)), group))
+    return sorted(groups, key=lambda group: (group == UNKNOWN_GROUP, ranks.get(group, len(bands)), group))

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lesion_triage.bundle.guidance import Limit
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.metrics import Proportion
@@ -138,8 +138,8 @@ def render_report(
             ],
             reasons={code: _reason_text(code) for code in results.photographs_refused},
             citations=list(dict.fromkeys((*bundle.header.data_citation, *manifest.citation))),
-            limits=(*(english().limits[limit] for limit in _LIMIT_CODES), *_REPORT_LIMITS),
-            notice=english().notice,
+            limits=(*(english_catalogue().limits[limit] for limit in _LIMIT_CODES), *_REPORT_LIMITS),
+            notice=english_catalogue().notice,
             comparison=comparison,
         )
     )
@@ -219,7 +219,7 @@ def _queue_table(study: Study | None) -> dict[str, Any] | None:
 
 
 def _reason_text(code: str) -> str:
-    known = english().reasons.get(code)
+    known = english_catalogue().reasons.get(code)
     return known.text if known else "No reason was recorded."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.schema import ModelFacts
 from lesion_triage.calibrate.wording import in_percent
 from lesion_triage.config import Config
@@ -60,7 +60,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
     return _CARD.format(
         name=config.name,
         warning=_SYNTHETIC if manifest.synthetic else "",
-        notice=english().notice,
+        notice=english_catalogue().notice,
         backbone=facts.backbone,
         parameters=facts.parameters,
         size=config.pixels.size_px,

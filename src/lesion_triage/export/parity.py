@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from lesion_triage.bundle import pixels
-from lesion_triage.bundle.calibration import score_of
+from lesion_triage.bundle.calibration import calibrated_score
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import PixelSpec, Policy
 from lesion_triage.calibrate.cases import cases_of
@@ -68,7 +68,7 @@ def compare(
         assert row.logit is not None
         other = torch_logits[row.image_id]
         logit_difference = max(logit_difference, abs(row.logit - other))
-        ours, theirs = (score_of(policy.calibrator, value) for value in (row.logit, other))
+        ours, theirs = (calibrated_score(policy.calibrator, value) for value in (row.logit, other))
         score_difference = max(score_difference, abs(ours - theirs))
     flips = 0
     for case in cases_of(predictions):

@@ -13,7 +13,7 @@ from PIL import ExifTags, Image
 from lesion_triage import predictions
 from lesion_triage.bundle import fingerprints
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.fingerprints import Seen
+from lesion_triage.bundle.fingerprints import UsedPictures
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCase
@@ -105,15 +105,17 @@ def seal_run(folder: Path, config: Config, source_data: SourceData, cache: Path 
     return SealedRun(bundle, agreement)
 
 
-def _seen_fingerprints(folder: Path, config: Config, source_data: SourceData, cache: Path | None) -> Seen:
+def _seen_fingerprints(
+    folder: Path, config: Config, source_data: SourceData, cache: Path | None
+) -> UsedPictures:
     """Fingerprints of all pictures that chose the model, its calibrator or its threshold."""
     fitted: list[str] = []
     for records in (source_data.train, source_data.validation):
         pixels = pixel_cache.load_pixels(records, source_data.root, config.pixels, cache)
-        fitted += (fingerprints.of_file(record.sha256) for record in records)
-        fitted += (fingerprints.of_pixels(pixels[place]) for place in range(len(records)))
+        fitted += (fingerprints.file_fingerprint(record.sha256) for record in records)
+        fitted += (fingerprints.pixel_fingerprint(pixels[place]) for place in range(len(records)))
     calibration, _ = predictions.read(folder / "predictions", "calibration")
-    seen = Seen(fitted=fingerprints.as_text(fitted))
+    seen = UsedPictures(fitted=fingerprints.format_fingerprints(fitted))
     return seen.with_certified(calibration.fingerprints())
 
 

@@ -52,7 +52,9 @@ def warn_of_second_look(run: Run) -> None:
     from lesion_triage.calibrate import ledger
     from lesion_triage.calibrate.cases import files_sha256
 
-    files = files_sha256(fingerprints.of_file(record.sha256) for record in records(run, "calibration"))
+    files = files_sha256(
+        fingerprints.file_fingerprint(record.sha256) for record in records(run, "calibration")
+    )
     try:
         earlier = [look for look in ledger.read(ledger_of(run)) if look.files_sha256 == files]
     except CalibrationError as error:  # `calibrate` will refuse

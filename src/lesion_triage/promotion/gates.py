@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lesion_triage.bundle.signing import read_trusted, verify
+from lesion_triage.bundle.signing import read_trusted_keys, verify
 from lesion_triage.cards.change import Level, self_test
 from lesion_triage.cards.dossier import AUDIT_MODEL, CONFIG, RESULTS
 from lesion_triage.cards.subject import Subject
@@ -50,7 +50,7 @@ def require(subject: Subject, *, allow_synthetic: bool, trusted: Path | None) ->
         raise PromotionError(f"{where}: {tried.text}")
     passed.append(tried.text)
     if trusted is not None:
-        signature = verify(subject.bundle, read_trusted(trusted))
+        signature = verify(subject.bundle, read_trusted_keys(trusted))
         passed.append(f"signed with key {signature.key_id[:16]}")
     return passed
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.certificate import ALL, GroupBy, Rule
+from lesion_triage.bundle.certificate import ALL_UNITS, GroupBy, Rule
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import (
@@ -77,7 +77,7 @@ def certify_draws(
     """
     inside = members_of(pool.cases, wanted)
     common = np.empty(drawn.shape[0])
-    served = {key: np.full(drawn.shape[0], np.nan) for key in [(ALL, ALL), *inside]}
+    served = {key: np.full(drawn.shape[0], np.nan) for key in [(ALL_UNITS, ALL_UNITS), *inside]}
     for number, members in enumerate(drawn):
         groups = _groups(pool.scores[members], {key: mask[members] for key, mask in inside.items()})
         if number < _WATCHED:
@@ -104,7 +104,7 @@ def _groups(scores: Floats, inside: dict[Key, NDArray[np.bool_]]) -> tuple[Group
     parts = (
         Group(by, name, (name,), np.sort(scores[mask])) for (by, name), mask in inside.items() if mask.any()
     )
-    return (Group(ALL, ALL, (ALL,), np.sort(scores)), *parts)
+    return (Group(ALL_UNITS, ALL_UNITS, (ALL_UNITS,), np.sort(scores)), *parts)
 
 
 def _check_groups(
@@ -155,7 +155,7 @@ def _judged(
 def _for_all_alone(pool: Pool, drawn: NDArray[np.intp], target: float) -> Trial:
     """Negative control: a certificate for everyone together, read as one for every class and sex."""
     found = certify_draws(pool, drawn, (), "common_threshold", target)
-    read_for = [(ALL, ALL), *members_of(pool.cases, COMMON)]
+    read_for = [(ALL_UNITS, ALL_UNITS), *members_of(pool.cases, COMMON)]
     found = Draws(found.common, dict.fromkeys(read_for, found.common))
     name = "certificate for all, read for every class and sex"
     judged = _judged(pool, found, COMMON, "common_threshold", name, drawn.shape[1], target)
@@ -183,7 +183,10 @@ def _knowing_the_truth(pool: Pool, wanted: Sequence[GroupBy], rule: Rule, target
 
 
 def _everyone_and(pool: Pool, wanted: Sequence[GroupBy]) -> dict[Key, NDArray[np.bool_]]:
-    return {(ALL, ALL): np.ones(len(pool.cases), dtype=np.bool_), **members_of(pool.cases, wanted)}
+    return {
+        (ALL_UNITS, ALL_UNITS): np.ones(len(pool.cases), dtype=np.bool_),
+        **members_of(pool.cases, wanted),
+    }
 
 
 def _specificity(pool: Pool, rule: Rule, found: Draws) -> float:

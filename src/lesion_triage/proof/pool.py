@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from lesion_triage import predictions
-from lesion_triage.bundle.calibration import PlattCalibrator, score_of
+from lesion_triage.bundle.calibration import PlattCalibrator, calibrated_score
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import Policy
@@ -76,7 +76,7 @@ class Pool:
         table = np.full((len(self.cases), max(len(case.rows) for case in self.cases)), np.nan)
         for row, case in zip(table, self.cases, strict=True):
             row[: len(case.rows)] = [
-                math.inf if logit is None else score_of(_SIGMOID, logit) for logit in case.logits
+                math.inf if logit is None else calibrated_score(_SIGMOID, logit) for logit in case.logits
             ]
         return table
 

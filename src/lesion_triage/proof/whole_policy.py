@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.bundle.calibration import PlattCalibrator
-from lesion_triage.bundle.history import NO_HISTORY, History, as_text
+from lesion_triage.bundle.history import NO_HISTORY, History, history_to_text
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.red_flags import Action, IsTrue, RedFlag, RedFlags
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
@@ -127,7 +127,7 @@ def _planted(case: Case, rng: np.random.Generator) -> Case:
                 row,
                 logit=None if out else row.logit,
                 quality_codes=ReasonCode.out_of_distribution.value if out else row.quality_codes,
-                history=as_text(History(bleeding=bled)),
+                history=history_to_text(History(bleeding=bled)),
             )
             for row, out in zip(case.rows, refused.tolist(), strict=True)
         ),

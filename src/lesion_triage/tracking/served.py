@@ -18,8 +18,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from pydantic import ValidationError
 
-from lesion_triage.bundle.history import NO_HISTORY, History, from_text
-from lesion_triage.bundle.messages import english
+from lesion_triage.bundle.history import NO_HISTORY, History, history_from_text
+from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ImageError, ScoringError
 
@@ -72,7 +72,7 @@ class BundleModel(PythonModel):
     def _row(self, place: int, images: Any, history: Any) -> dict[str, Any]:
         case_history, bundle = _history(place, history), self._scorer.bundle
         same = {
-            "notice": english().notice,
+            "notice": english_catalogue().notice,
             "synthetic": bundle.header.synthetic,
             "bundle_name": bundle.header.name,
             "bundle_sha256": bundle.sha256,
@@ -132,7 +132,7 @@ def _history(place: int, case_history: Any) -> History:
         return NO_HISTORY
     try:
         if isinstance(case_history, str):
-            return from_text(case_history)
+            return history_from_text(case_history)
         if not isinstance(case_history, Mapping):
             raise TypeError
         return History(

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from lesion_triage.bundle.policy import case_logit
+from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.metrics import auroc_of
 from lesion_triage.data.records import Record
 from lesion_triage.errors import DivergedError
@@ -68,5 +68,5 @@ def case_auroc(
     for record, logit in zip(records, values, strict=True):
         cases.setdefault(record.case_id, []).append(logit)
         positive[record.case_id] = positive.get(record.case_id, False) or bool(record.needs_in_person)
-    scores = [case_logit(logits, aggregation) for logits in cases.values()]
+    scores = [aggregate_logits(logits, aggregation) for logits in cases.values()]
     return auroc_of(np.array(scores), np.array(list(positive.values())))

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 import made_sources
-from lesion_triage.bundle.history import History, from_text
+from lesion_triage.bundle.history import History, history_from_text
 from lesion_triage.config import Data
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.records import RawRecord
@@ -41,7 +41,7 @@ def test_pad_ufes_20_words_become_ours_and_missing_stays_unknown(tmp_path: Path)
 
 def test_pad_ufes_20_answers_become_a_history_and_silence_stays_silence(tmp_path: Path) -> None:
     records = by_id(pad_ufes_20.read(made_sources.pad_ufes_20(tmp_path).root).records)
-    told = from_text(records["PAT_46_881_939"].history)
+    told = history_from_text(records["PAT_46_881_939"].history)
     assert told == History(
         itching=True,
         growing=True,
@@ -51,7 +51,7 @@ def test_pad_ufes_20_answers_become_a_history_and_silence_stays_silence(tmp_path
         skin_tumour_treated_before=True,
         diameter_mm=6,
     )
-    silent = from_text(records["PAT_1516_1765_530"].history)
+    silent = history_from_text(records["PAT_1516_1765_530"].history)
     assert (silent.itching, silent.skin_tumour_treated_before, silent.diameter_mm) == (False, None, None)
 
 

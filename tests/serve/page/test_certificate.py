@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import tiny_bundle
-from lesion_triage.bundle.certificate import ALL, SITE, Dimension, GroupRow
+from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, Dimension, GroupRow
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.bundle.store import seal
 from lesion_triage.calibrate import pooling
@@ -111,4 +111,4 @@ def test_pooled_certificate_is_shown_with_the_names_of_its_sites_as_they_are(
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_whatever_groups_may_be_told_apart_by_has_its_word(language: str) -> None:
     texts = Texts(language)
-    assert all(f"certificate.by.{by}" in texts for by in (ALL, SITE, *get_args(Dimension)))
+    assert all(f"certificate.by.{by}" in texts for by in (ALL_UNITS, BY_SITE, *get_args(Dimension)))

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from pydantic import ValidationError
 
-from lesion_triage.bundle.history import History, as_text, number_in
+from lesion_triage.bundle.history import History, history_to_text, parse_decimal
 from lesion_triage.bundle.red_flags import NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.data.records import (
     GROUP_FIELDS,
@@ -267,7 +267,7 @@ def _cell_text(row: Mapping[str, str], name: str) -> str:
 
 
 def history_json(row: Mapping[str, str], names: Sequence[str]) -> str:
-    """The history in the cells of a row, in the format of ``bundle.history.as_text``.
+    """The history in the cells of a row, in the format of ``bundle.history.history_to_text``.
 
     Args:
         row: cells by column; an absent cell says nothing, nor does a group's cell that only marks unknown.
@@ -281,7 +281,7 @@ def history_json(row: Mapping[str, str], names: Sequence[str]) -> str:
         cell = _cell_text(row, name)
         if name in NUMBER_FIELDS and cell:
             try:
-                answers[name] = number_in(cell)
+                answers[name] = parse_decimal(cell)
             except ValueError as error:
                 raise DataError(f"{name} is '{cell}': {error}.") from None
         elif name not in YES_NO_FIELDS:
@@ -291,7 +291,7 @@ def history_json(row: Mapping[str, str], names: Sequence[str]) -> str:
         else:
             raise DataError(f"{name} is '{cell}'; expected true, yes, 1, false, no, 0 or nothing.")
     try:
-        return as_text(History.model_validate(answers))
+        return history_to_text(History.model_validate(answers))
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from lesion_triage.bundle.history import History, as_text
+from lesion_triage.bundle.history import History, history_to_text
 from lesion_triage.data.labels import label_for
 from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, known_or_empty, parse_age
 from lesion_triage.data.sources.tables import JPEG, RecordCollector, Row, map_term, read_rows, scan_folder
@@ -118,6 +118,6 @@ def _history(row: Row) -> str:
     sizes = [cell for column in _DIAMETERS if (cell := known_or_empty(row[column]))]
     try:
         answers["diameter_mm"] = max(map(float, sizes), default=None)
-        return as_text(History.model_validate(answers))
+        return history_to_text(History.model_validate(answers))
     except ValueError:
         raise DataError(f"{' and '.join(_DIAMETERS)} '{', '.join(sizes)}' are not numbers of mm.") from None
