@@ -31,7 +31,7 @@ from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import Bundle, seal
-from lesion_triage.calibrate.novelty import fit
+from lesion_triage.calibrate.novelty import fit_novelty_model
 from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.export import novelty
 from lesion_triage.export.onnx_graph import convert
@@ -50,7 +50,7 @@ def make_bundle(folder: Path, views: int) -> Bundle:
     network = TriageNetwork(create_backbone("tf_efficientnet_lite0", "none", SIZE_PX), diagnoses=2).eval()
     noise = np.random.default_rng(0).integers(0, 256, (20, SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
     plain = convert(network, SIZE_PX, views, 20)
-    graph = novelty.attach(plain, fit(novelty.levels_of(plain, noise)))
+    graph = novelty.attach(plain, fit_novelty_model(novelty.levels_of(plain, noise)))
     parts, session, cases = tiny.parts(), Graph(graph, spec), []
     for file, data in parts["selftest_pictures"].items():
         found = score_image(session, spec, policy.quality, data)

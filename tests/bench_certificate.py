@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from lesion_triage.bundle.certificate import GroupBy
-from lesion_triage.calibrate.policy_fit import Origin, certify
+from lesion_triage.calibrate.policy_fit import CaseProvenance, certify
 from lesion_triage.config import Calibrate
 from lesion_triage.predictions import Predictions
 from made_predictions import MANIFEST, MODEL, SPLITS, TABLE, row
@@ -49,7 +49,7 @@ def table(split: str, cases: int, seed: int) -> Predictions:
 def main() -> None:
     """Print CPU seconds, and the ratio for each doubling."""
     validation = table("validation", 5000, 1)
-    origin = Origin("2025-01-01T00:00:00Z", "lesion", TABLE)
+    origin = CaseProvenance("2025-01-01T00:00:00Z", "lesion", TABLE)
     before = None
     print("\ncertificate, CPU seconds (ratio to half as many cases):")
     for cases in (12_500, 25_000, 50_000, 100_000):

@@ -13,10 +13,14 @@ from collections.abc import Callable
 import numpy as np
 
 from lesion_triage.calibrate import curves
-from lesion_triage.calibrate.clustered_proportions import share_of
-from lesion_triage.calibrate.decision_analysis import EACH_OF_TWO, net_benefit, predictive_values
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion
+from lesion_triage.calibrate.decision_analysis import (
+    BONFERRONI_PAIR_CONFIDENCE,
+    net_benefit,
+    predictive_values,
+)
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
-from lesion_triage.calibrate.paired_comparison import Said, compare
+from lesion_triage.calibrate.paired_comparison import PolicyOutput, compare
 
 DRAWS = 2_000
 DIMENSIONS, LEVELS = 5, 4
@@ -92,11 +96,11 @@ def whole(size: int, by_patient: bool = False) -> dict[str, float]:
     ])  # fmt: skip
     owners = np.arange(positive.size) if units is None else units
     timed("predictive values", lambda: predictive_values(
-        share_of(referred[positive], owners[positive], confidence=EACH_OF_TWO),
-        share_of(~referred[~positive], owners[~positive], confidence=EACH_OF_TWO),
+        clustered_proportion(referred[positive], owners[positive], confidence=BONFERRONI_PAIR_CONFIDENCE),
+        clustered_proportion(~referred[~positive], owners[~positive], confidence=BONFERRONI_PAIR_CONFIDENCE),
         probabilities,
     ))  # fmt: skip
-    ours, theirs = Said(scores, referred), Said(other, other >= 0.05)
+    ours, theirs = PolicyOutput(scores, referred), PolicyOutput(other, other >= 0.05)
     timed("two bundles compared", lambda: compare(ours, theirs, positive, DRAWS, 0, units))
     return spent
 

@@ -14,7 +14,7 @@ from bench import alternate, jpeg
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
-from lesion_triage.calibrate.novelty import fit
+from lesion_triage.calibrate.novelty import fit_novelty_model
 from lesion_triage.export import novelty
 from lesion_triage.export.onnx_graph import convert
 from lesion_triage.train.network import TriageNetwork
@@ -32,7 +32,7 @@ def main() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (20, SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
     for views in (1, 4):
         plain = convert(network, SIZE_PX, views, 20)
-        gated = session(novelty.attach(plain, fit(novelty.levels_of(plain, noise))))
+        gated = session(novelty.attach(plain, fit_novelty_model(novelty.levels_of(plain, noise))))
         bare = session(without_levels(plain))
         for width, height in ((600, 450), (4000, 3000)):
             data = jpeg(width, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_triage.bundle.document import sha256_of
-from lesion_triage.calibrate.policy_fit import Origin, certify
+from lesion_triage.calibrate.policy_fit import CaseProvenance, certify
 from lesion_triage.config import Calibrate
 from lesion_triage.predictions import Prediction, Predictions
 
@@ -62,7 +62,7 @@ def certified(validation=None, calibration=None, config=None, unit="lesion", **m
         validation or predictions("validation"),
         calibration or predictions("calibration"),
         config or Calibrate(),
-        Origin(issued_at="2025-01-01T00:00:00Z", unit=unit, predictions_sha256=TABLE, **more),
+        CaseProvenance(issued_at="2025-01-01T00:00:00Z", unit=unit, predictions_sha256=TABLE, **more),
     )
 
 

@@ -27,9 +27,9 @@ from lesion_triage import config_file, demo, locks, pipeline, predictions, runs
 from lesion_triage.bundle.schema import ReasonCode
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.calibrate.novelty import novelty_limit
-from lesion_triage.calibrate.referral_burden import Price, price_on
+from lesion_triage.calibrate.referral_burden import ReferralBurden, measure_referral_burden
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import (
     BundleError,
@@ -204,7 +204,7 @@ def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_tes
         again = pipeline.run_verb(verb, load(*why), home / "runs")
     printed = capsys.readouterr().out
     validation, _ = predictions.read(again.folder / "predictions", "validation")
-    cost = price_on(open_bundle(again.folder / "bundle").policy, validation)
+    cost = measure_referral_burden(open_bundle(again.folder / "bundle").policy, validation)
     assert (
         f"  on validation, not on test: specificity {cost.specificity:.3f} ({cost.negatives_referred} of "
         f"{cost.negatives} cases without need referred), referral rate {cost.referral_rate:.3f}\n"
@@ -223,9 +223,9 @@ def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_tes
 
 
 def test_a_policy_that_refers_nearly_everyone_is_warned_of(capsys):
-    sealing._print_price(Price(cases=60, referred=60, negatives=50, negatives_referred=50))
+    sealing._print_referral_burden(ReferralBurden(cases=60, referred=60, negatives=50, negatives_referred=50))
     assert "WARNING: more than 95 % of negative cases are referred" in capsys.readouterr().out
-    sealing._print_price(Price(cases=60, referred=40, negatives=50, negatives_referred=30))
+    sealing._print_referral_burden(ReferralBurden(cases=60, referred=40, negatives=50, negatives_referred=30))
     assert "WARNING" not in capsys.readouterr().out
 
 
@@ -290,7 +290,7 @@ def test_table_scorer_and_certificate_agree_on_what_is_unfamiliar(run):
     for row in (*by_novelty[:2], *by_novelty[-2:]):
         data = (pipeline.data_root(run) / by_id[row.image_id].path).read_bytes()
         assert scorer.score([data]).images[0].gradable is (row.novelty < limit)
-    cases = cases_of(calibration.behind_gate(limit))
+    cases = gather_cases(calibration.behind_gate(limit))
     abstained = sum(case.needs_in_person and not case.gradable for case in cases)
     assert scorer.bundle.certificate.positives_abstained == abstained
 

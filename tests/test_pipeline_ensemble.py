@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from lesion_triage import config_file, pipeline, predictions, runs
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.scorer import Scorer
-from lesion_triage.calibrate.novelty import fit
+from lesion_triage.calibrate.novelty import fit_novelty_model
 from lesion_triage.data import pixel_cache
 from lesion_triage.errors import CalibrationError, RunError, TrainingError
 from lesion_triage.tracking import Tracker
@@ -158,7 +158,7 @@ def test_the_graph_gives_the_mean_of_the_members_logits_and_the_novelty_of_the_f
     )
     with torch.inference_mode():
         levels = checkpoint.load_checkpoint(members[0].folder)(torch.from_numpy(np.array(train))).levels
-    expected = fit(levels.numpy()).novelty(alone[0].levels.numpy())
+    expected = fit_novelty_model(levels.numpy()).novelty(alone[0].levels.numpy())
     np.testing.assert_allclose([row.novelty for row in rows], expected, rtol=1e-2)
 
 

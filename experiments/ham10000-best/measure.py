@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.policy import aggregate_logits
-from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
+from lesion_triage.calibrate.bootstrap import draw_counts, percentile_interval
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
 from lesion_triage.console import say
@@ -57,7 +57,7 @@ def main() -> None:
         cells = Cells.exact(Sample.of(ranks, positive))
         draws = draw_counts(len(case_logits), DRAWS, 0, units)
         return np.concatenate(
-            [auroc(cells, cells.once()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
+            [auroc(cells, cells.sample_counts()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
         )
 
     member_logits = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
@@ -78,7 +78,7 @@ def main() -> None:
     for name, logits in combined_logits.items():
         values = bootstrap_aurocs(logits)
         gain = values - member_aurocs.mean(0)
-        estimate = percentiles(float(gain[0]), gain[1:])
+        estimate = percentile_interval(float(gain[0]), gain[1:])
         assert estimate is not None
         say(f"{values[0]:.4f}  {name}: {gain[0]:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})")
 

@@ -22,7 +22,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import aggregate_logits
-from lesion_triage.calibrate.bootstrap import draw_counts, percentiles
+from lesion_triage.calibrate.bootstrap import draw_counts, percentile_interval
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
 from lesion_triage.console import say
@@ -90,7 +90,7 @@ def main() -> None:
     }
     aurocs = {name: bootstrap_aurocs(case_logits[name], positive, units) for name in ("float32", "int8")}
     loss = aurocs["float32"] - aurocs["int8"]
-    interval = percentiles(float(loss[0]), loss[1:])
+    interval = percentile_interval(float(loss[0]), loss[1:])
     assert interval is not None
     ratio = speed({name: sessions[name] for name in ("float32", "int8")}, validation)
     found = {
@@ -162,7 +162,7 @@ def bootstrap_aurocs(logits: Floats, positive: NDArray[np.bool_], units: NDArray
     cells = Cells.exact(Sample.of(ranks, positive))
     draws = draw_counts(len(logits), DRAWS, 0, units)
     return np.concatenate(
-        [auroc(cells, cells.once()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
+        [auroc(cells, cells.sample_counts()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
     )
 
 

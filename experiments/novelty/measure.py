@@ -24,7 +24,7 @@ from lesion_triage import config_file, runs
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.quality import assess_quality
-from lesion_triage.calibrate.novelty import SHRINKAGE, fit
+from lesion_triage.calibrate.novelty import SHRINKAGE, fit_novelty_model
 from lesion_triage.config import Config
 from lesion_triage.console import bar, say
 from lesion_triage.data import manifest, split
@@ -224,8 +224,8 @@ def _normalise_rows(values: Floats) -> Floats:
 
 def _unit_length_mahalanobis(values: Floats) -> Callable[[Floats], Floats]:
     """What is built in."""
-    familiar = fit(values.astype(np.float32))
-    return lambda x: familiar.novelty(x.astype(np.float32))
+    novelty_model = fit_novelty_model(values.astype(np.float32))
+    return lambda x: novelty_model.novelty(x.astype(np.float32))
 
 
 def _knn_distance(values: Floats, k: int) -> Callable[[Floats], Floats]:

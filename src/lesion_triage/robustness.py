@@ -16,7 +16,7 @@ from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.store import Bundle, open_bundle
-from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.console import bar, say
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES
@@ -149,7 +149,7 @@ def _cases(run: Run, others: int, seed: int) -> list[CaseInput]:
     root = pipeline.data_root(run)
     records: dict[str, Record] = {record.image_id: record for record in pipeline.records(run, "test")}
     table, _ = read_predictions(run.folder / "predictions", "test")
-    cases = cases_of(table)
+    cases = gather_cases(table)
     negative = [case for case in cases if not case.needs_in_person]
     drawn = random.Random(seed).sample(negative, min(others, len(negative)))
 

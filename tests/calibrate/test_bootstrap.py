@@ -38,7 +38,7 @@ def cases(seed=0, size=200, levels=None, share=0.3):
 
 def everything(cells, counts):
     columns = [metric(cells, counts) for metric in SINGLE]
-    return np.column_stack([*columns, metrics.calibration_lines(cells, counts)])
+    return np.column_stack([*columns, metrics.calibration_slope_and_intercept(cells, counts)])
 
 
 def width(estimate):
@@ -78,7 +78,7 @@ def test_draw_measured_on_cells_is_that_measured_on_cases(share):
     counts = np.concatenate(list(draw_counts(6000, 150, 0)))
     exact, merged = Cells.exact(sample), Cells.merged(sample)
     by_case, by_cell = (everything(cells, cells.tally(counts)) for cells in (exact, merged))
-    at_sample = everything(exact, exact.once()) - everything(merged, merged.once())
+    at_sample = everything(exact, exact.sample_counts()) - everything(merged, merged.sample_counts())
     moved = np.sqrt(np.mean((by_cell + at_sample - by_case) ** 2, axis=0))
     assert (moved < 0.05 * by_case.std(axis=0)).all()
 

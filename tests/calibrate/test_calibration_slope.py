@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from lesion_triage.calibrate.bootstrap import draw_counts
-from lesion_triage.calibrate.calibration_slope import calibration_lines
+from lesion_triage.calibrate.calibration_slope import calibration_slope_and_intercept
 from lesion_triage.calibrate.cells import Cells, Sample
 
 
@@ -30,7 +30,7 @@ def reference(scores, positive):
 def test_line_is_that_of_an_unpenalised_regression(slope, intercept):
     scores, positive = cases(2, 500, slope, intercept)
     cells = Cells.exact(Sample.of(scores, positive))
-    found = calibration_lines(cells, cells.once())[0]
+    found = calibration_slope_and_intercept(cells, cells.sample_counts())[0]
     assert found == pytest.approx(reference(scores, positive), rel=1e-4, abs=1e-4)
 
 
@@ -40,7 +40,7 @@ def test_line_of_a_draw_is_that_of_its_repetitions(size):
     scores, positive = cases(5, size)
     counts = next(draw_counts(size, 20, 7))
     cells = Cells.exact(Sample.of(scores, positive))
-    for row, found in zip(counts, calibration_lines(cells, cells.tally(counts)), strict=True):
+    for row, found in zip(counts, calibration_slope_and_intercept(cells, cells.tally(counts)), strict=True):
         drawn = np.repeat(np.arange(size), row.astype(int))
         assert found == pytest.approx(reference(scores[drawn], positive[drawn]), rel=1e-3, abs=1e-3)
 
@@ -58,7 +58,7 @@ def test_line_of_a_draw_is_that_of_its_repetitions(size):
 )
 def test_line_that_does_not_exist_is_nan(scores, positive):
     cells = Cells.exact(Sample.of(np.array(scores), np.array(positive)))
-    assert np.isnan(calibration_lines(cells, np.repeat(cells.once(), 3, axis=0))).all()
+    assert np.isnan(calibration_slope_and_intercept(cells, np.repeat(cells.sample_counts(), 3, axis=0))).all()
 
 
 @given(seed=st.integers(0, 10_000))
@@ -69,7 +69,7 @@ def test_draw_that_has_one_of_two_scores_has_no_line(seed):
     scores, positive = np.repeat(rng.random(2), 20), rng.random(40) < 0.5
     cells = Cells.exact(Sample.of(scores, positive))
     counts = np.concatenate([np.ones((1, 20)), np.zeros((1, 20))], axis=1)
-    assert np.isnan(calibration_lines(cells, cells.tally(counts))).all()
+    assert np.isnan(calibration_slope_and_intercept(cells, cells.tally(counts))).all()
 
 
 def test_draw_without_a_line_does_not_take_it_from_the_others():
@@ -77,6 +77,6 @@ def test_draw_without_a_line_does_not_take_it_from_the_others():
     cells = Cells.exact(Sample.of(scores, positive))
     counts = np.ones((2, 60))
     counts[1, positive] = 0
-    lines = calibration_lines(cells, cells.tally(counts))
+    lines = calibration_slope_and_intercept(cells, cells.tally(counts))
     assert lines[0] == pytest.approx(reference(scores, positive), rel=1e-4)
     assert np.isnan(lines[1]).all()

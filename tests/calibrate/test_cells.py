@@ -42,8 +42,8 @@ def samples(draw):
 def test_merging_loses_nothing_of_a_sum_over_cases(sample):
     exact, merged = Cells.exact(sample), Cells.merged(sample)
     for metric in SUMS_OVER_CASES:
-        expected = metric(exact, exact.once())
-        assert metric(merged, merged.once()) == pytest.approx(expected, rel=1e-10, nan_ok=True)
+        expected = metric(exact, exact.sample_counts())
+        assert metric(merged, merged.sample_counts()) == pytest.approx(expected, rel=1e-10, nan_ok=True)
 
 
 def test_merging_moves_the_average_precision_by_less_than_one_part_in_ten_thousand():
@@ -51,14 +51,16 @@ def test_merging_moves_the_average_precision_by_less_than_one_part_in_ten_thousa
     scores = rng.random(20_000) / 2
     sample = Sample.of(scores, rng.random(20_000) < 2 * scores**2)
     exact, merged = Cells.exact(sample), Cells.merged(sample)
-    assert metrics.auprc(merged, merged.once()) == pytest.approx(metrics.auprc(exact, exact.once()), rel=1e-4)
+    assert metrics.auprc(merged, merged.sample_counts()) == pytest.approx(
+        metrics.auprc(exact, exact.sample_counts()), rel=1e-4
+    )
 
 
 @given(sample=samples(), border=st.floats(0, 1))
 @settings(max_examples=80, deadline=None)
 def test_cell_is_never_on_both_sides_of_a_limit(sample, border):
     cells = Cells.merged(sample, [border])
-    cell = cells.slot[sample.order] % cells.lowest.size
+    cell = cells.slot[sample.order] % cells.lowest_score.size
     for split in (sample.referred, sample.scores >= border, np.isinf(sample.scores)):
         assert not set(cell[split]) & set(cell[~split])
     assert (cells.referred[cell] == sample.referred).all()
@@ -72,7 +74,7 @@ def test_cell_is_never_on_both_sides_of_a_limit(sample, border):
 def test_cell_of_several_scores_has_little_of_either_class(sample):
     cells = Cells.merged(sample)
     totals = np.maximum(cells.cases[:, :-1].sum(axis=1), 1)
-    cell = cells.slot[sample.order] % cells.lowest.size
+    cell = cells.slot[sample.order] % cells.lowest_score.size
     for number in np.unique(cell[: sample.scored]):
         inside = cell[: sample.scored] == number
         scores, positive = sample.scores[: sample.scored][inside], sample.positive[: sample.scored][inside]
@@ -85,14 +87,14 @@ def test_few_distinct_scores_are_not_merged_however_many_cases():
     rng = np.random.default_rng(0)
     scores = rng.integers(0, 101, 50_000) / 100
     cells = Cells.of(Sample.of(scores, rng.random(50_000) < scores))
-    assert cells.lowest[:-1].tolist() == sorted(set(scores))
+    assert cells.lowest_score[:-1].tolist() == sorted(set(scores))
 
 
 def test_many_distinct_scores_are_merged():
     scores = np.linspace(0, 1, MERGE_ABOVE + 1)
     positive = np.random.default_rng(0).random(scores.size) < scores
-    assert Cells.of(Sample.of(scores[1:], positive[1:])).lowest.size == MERGE_ABOVE + 1
-    assert Cells.of(Sample.of(scores, positive)).lowest.size < 1.1 * MERGED_CELLS
+    assert Cells.of(Sample.of(scores[1:], positive[1:])).lowest_score.size == MERGE_ABOVE + 1
+    assert Cells.of(Sample.of(scores, positive)).lowest_score.size < 1.1 * MERGED_CELLS
 
 
 def test_tally_counts_the_cases_of_a_draw():

@@ -12,11 +12,11 @@ from scipy.stats import beta, binom
 
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
+    certified_threshold,
     minimum_positives,
-    require_enough,
+    require_enough_positives,
     sensitivity_lower_bound,
-    threshold_for,
-    verdict_on,
+    sensitivity_verdict,
 )
 from lesion_triage.errors import CalibrationError
 
@@ -101,9 +101,9 @@ def test_no_more_misses_than_allowed_and_no_higher_threshold_would_do(scores):
     scores = np.array(scores)
     if not np.isfinite(scores).any():
         with pytest.raises(CalibrationError, match="none of the"):
-            threshold_for(scores, 0.95, 0.95)
+            certified_threshold(scores, 0.95, 0.95)
         return
-    threshold, allowed, seen = threshold_for(scores, 0.95, 0.95)
+    threshold, allowed, seen = certified_threshold(scores, 0.95, 0.95)
     assert math.isfinite(threshold)
     assert threshold in scores
     assert seen == np.count_nonzero(scores < threshold) <= allowed
@@ -118,32 +118,32 @@ def test_order_does_not_matter_and_the_input_is_left_alone(seed):
     shuffled = scores.copy()
     np.random.default_rng(seed + 1).shuffle(shuffled)
     before = shuffled.copy()
-    assert threshold_for(scores, 0.95, 0.95) == threshold_for(shuffled, 0.95, 0.95)
+    assert certified_threshold(scores, 0.95, 0.95) == certified_threshold(shuffled, 0.95, 0.95)
     assert np.array_equal(before, shuffled)
 
 
 def test_abstentions_count_as_referred():
     scores = np.concatenate([np.linspace(0.1, 0.9, 20), np.full(80, np.inf)])
-    threshold, allowed, seen = threshold_for(scores, 0.95, 0.95)
+    threshold, allowed, seen = certified_threshold(scores, 0.95, 0.95)
     assert (allowed, seen) == (1, 1)
     assert threshold == scores[1]
 
 
 def test_threshold_falls_back_to_the_largest_score_when_nearly_all_abstain():
     scores = np.array([0.4] + [np.inf] * 99)
-    threshold, allowed, seen = threshold_for(scores, 0.95, 0.95)
+    threshold, allowed, seen = certified_threshold(scores, 0.95, 0.95)
     assert (threshold, allowed, seen) == (0.4, 1, 0)
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_score_that_is_no_number_is_refused_before_sorting(value):
     with pytest.raises(CalibrationError, match="1 of 100 positive scores"):
-        threshold_for(np.array([value] + [0.5] * 99), 0.95, 0.95)
+        certified_threshold(np.array([value] + [0.5] * 99), 0.95, 0.95)
 
 
 def test_too_few_positives_are_told_how_many_it_takes():
     with pytest.raises(CalibrationError) as caught:
-        require_enough(41, 0.95, 0.95, unit="lesion")
+        require_enough_positives(41, 0.95, 0.95, unit="lesion")
     assert str(caught.value) == (
         "41 lesions in split 'calibration' need an in-person visit; certifying sensitivity 0.95 at "
         "confidence 0.95 takes at least 59. Enlarge the split or lower calibrate.target_sensitivity."
@@ -152,7 +152,7 @@ def test_too_few_positives_are_told_how_many_it_takes():
 
 def test_a_table_of_scores_is_refused():
     with pytest.raises(CalibrationError, match="one score per positive case"):
-        threshold_for(np.ones((60, 2)), 0.95, 0.95)
+        certified_threshold(np.ones((60, 2)), 0.95, 0.95)
 
 
 POOLS = {
@@ -177,7 +177,7 @@ def test_promise_is_broken_no_more_often_than_the_confidence_allows(name, cases)
     rng = np.random.default_rng(7)
     pool = POOLS[name](rng)
     draws = draws_from(pool, cases, 1000, rng)
-    thresholds = np.array([threshold_for(draw, 0.95, 0.95)[0] for draw in draws])
+    thresholds = np.array([certified_threshold(draw, 0.95, 0.95)[0] for draw in draws])
     broken = np.count_nonzero(pool_sensitivity(pool, thresholds) < 0.95)
     assert broken <= binom.ppf(0.999, 1000, 0.05)
 
@@ -195,7 +195,7 @@ def test_bound_for_the_misses_allowed_holds_where_one_for_the_misses_seen_fails(
     rng = np.random.default_rng(3)
     pool = np.repeat([0.0, 0.5, 1.0], [1050, 3750, 95_200])
     draws = draws_from(pool, 300, 4000, rng)
-    found = [threshold_for(draw, 0.95, 0.95) for draw in draws]
+    found = [certified_threshold(draw, 0.95, 0.95) for draw in draws]
     truth = pool_sensitivity(pool, np.array([threshold for threshold, _, _ in found]))
     bound = np.array([sensitivity_lower_bound(300, misses, 0.95) for misses in range(9)])
     limit = binom.ppf(0.999, 4000, 0.05)
@@ -210,12 +210,12 @@ def test_verdict_on_an_old_threshold_is_that_of_two_exact_tests(positives, targe
         few = binom.cdf(misses, positives, 1 - target) <= 0.05
         many = binom.sf(misses - 1, positives, 1 - target) < 0.05
         expected = "holds" if few else "fails" if many else "undecided"
-        assert verdict_on(positives, misses, target, 0.95) == expected
+        assert sensitivity_verdict(positives, misses, target, 0.95) == expected
 
 
 def test_verdict_on_impossible_counts_is_refused():
     with pytest.raises(CalibrationError, match="expected 0 to 5 misses"):
-        verdict_on(5, 6, 0.95, 0.95)
+        sensitivity_verdict(5, 6, 0.95, 0.95)
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,21 @@ import numpy as np
 import pytest
 
 from lesion_triage.calibrate.bootstrap import Estimate
-from lesion_triage.calibrate.clustered_proportions import share_of
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import proportion
 
 
 def test_cases_of_units_of_their_own_have_the_exact_interval_whatever_was_drawn():
     right = np.arange(30) < 28
     drawn = Estimate(28 / 30, 0.0, 1.0, 100)
-    assert share_of(right, np.arange(30), drawn) == proportion(28, 30)
+    assert clustered_proportion(right, np.arange(30), drawn) == proportion(28, 30)
 
 
 @pytest.mark.parametrize("all_right", [True, False])
 def test_a_share_that_all_cases_agree_on_counts_each_unit_once(all_right):
-    found = share_of(np.full(60, all_right), np.repeat(np.arange(20), 3), Estimate(all_right, 0.5, 0.5, 100))
+    found = clustered_proportion(
+        np.full(60, all_right), np.repeat(np.arange(20), 3), Estimate(all_right, 0.5, 0.5, 100)
+    )
     once = proportion(20 * all_right, 20)
     assert (found.successes, found.trials, found.value) == (60 * all_right, 60, float(all_right))
     assert (found.low, found.high) == (min(once.low, 0.5), max(once.high, 0.5))
@@ -26,7 +28,7 @@ def test_a_share_that_all_cases_agree_on_counts_each_unit_once(all_right):
 
 def test_cases_that_are_copies_of_one_are_no_more_evidence_than_it():
     right = np.arange(40) < 30
-    found = share_of(np.repeat(right, 5), np.repeat(np.arange(40), 5))
+    found = clustered_proportion(np.repeat(right, 5), np.repeat(np.arange(40), 5))
     once = proportion(30, 40)
     assert (found.low, found.high) == pytest.approx((once.low, once.high))
 
@@ -46,7 +48,7 @@ def test_intervals_of_clustered_cases_cover_as_often_as_they_say(share, alike, u
         elif alike:
             strength = (1 - alike) / alike
             own = random.beta(share * strength, (1 - share) * strength, size=units)
-        found = share_of(random.random(owners.size) < own[owners], owners)
+        found = clustered_proportion(random.random(owners.size) < own[owners], owners)
         held += found.low <= share <= found.high
     assert held >= 0.93 * 300
 
@@ -60,7 +62,7 @@ def test_the_lower_bound_of_ten_cases_a_unit_is_above_the_truth_as_rarely_as_it_
     owners, above = np.repeat(np.arange(units), 10), 0
     for _ in range(200):
         own = random.beta(share * strength, (1 - share) * strength, size=units)
-        above += share_of(random.random(owners.size) < own[owners], owners).low > share
+        above += clustered_proportion(random.random(owners.size) < own[owners], owners).low > share
     assert above <= 0.025 * 200
 
 
@@ -73,7 +75,7 @@ def test_a_miss_more_in_any_unit_raises_no_bound(sizes):
         for case in (None, *random.permutation(units.size)):
             if case is not None:
                 right[case] = False
-            found = share_of(right, units)
+            found = clustered_proportion(right, units)
             assert found.low <= before[0]
             assert found.high <= before[1]
             before = (found.low, found.high)

@@ -52,12 +52,12 @@ def test_thinned_curve_lies_within_a_step_of_the_whole_one():
     sample = Sample.of(scores, positive)
     for curve in (curves.roc_curve, curves.precision_recall_curve):
         thin, whole = curve(sample), curve(sample, points=10**9)
-        assert len(thin.x) <= curves.POINTS < len(whole.x)
+        assert len(thin.x) <= curves.MAX_CURVE_POINTS < len(whole.x)
         assert (thin.x[0], thin.y[0], thin.x[-1], thin.y[-1]) == (
             whole.x[0], whole.y[0], whole.x[-1], whole.y[-1],
         )  # fmt: skip
     thin, whole = curves.roc_curve(sample), curves.roc_curve(sample, points=10**9)
-    assert np.abs(np.interp(whole.x, thin.x, thin.y) - whole.y).max() < 2 * 2 / curves.POINTS
+    assert np.abs(np.interp(whole.x, thin.x, thin.y) - whole.y).max() < 2 * 2 / curves.MAX_CURVE_POINTS
 
 
 def test_curve_of_one_class_is_empty():
@@ -73,7 +73,7 @@ def test_every_case_stands_in_the_histogram():
     assert sum(found.positives) + found.positives_without_score == positive.sum()
     assert sum(found.negatives) + found.negatives_without_score == (~positive).sum()
     assert found.positives_without_score + found.negatives_without_score == 9
-    assert len(found.edges) == curves.BARS + 1
+    assert len(found.edges) == curves.HISTOGRAM_BARS + 1
 
 
 def test_tied_scores_share_a_bin():

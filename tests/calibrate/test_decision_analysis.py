@@ -12,10 +12,10 @@ from sklearn.metrics import confusion_matrix
 from lesion_triage.calibrate.bootstrap import draw_counts
 from lesion_triage.calibrate.cells import Sample
 from lesion_triage.calibrate.decision_analysis import (
-    EACH_OF_TWO,
+    BONFERRONI_PAIR_CONFIDENCE,
     net_benefit,
     predictive_values,
-    prevalence_adjusted,
+    predictive_values_by_bayes,
 )
 from lesion_triage.calibrate.metrics import proportion, summarise
 from lesion_triage.errors import CalibrationError
@@ -39,13 +39,13 @@ def test_predictive_values_are_shares_of_an_imagined_population(sensitivity, spe
     people = 1e6
     true, false = people * prevalence * sensitivity, people * (1 - prevalence) * (1 - specificity)
     spared, missed = people * (1 - prevalence) - false, people * prevalence - true
-    ppv, npv = prevalence_adjusted(sensitivity, specificity, prevalence)
+    ppv, npv = predictive_values_by_bayes(sensitivity, specificity, prevalence)
     assert float(ppv) == pytest.approx(true / (true + false))
     assert float(npv) == pytest.approx(spared / (spared + missed))
 
 
 def test_predictive_values_of_a_rule_that_refers_nobody_or_everybody_lack_one():
-    ppv, npv = prevalence_adjusted(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.1)
+    ppv, npv = predictive_values_by_bayes(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.1)
     assert np.isnan(ppv[0])
     assert npv[0] == pytest.approx(0.9)
     assert ppv[1] == pytest.approx(0.1)
@@ -53,7 +53,9 @@ def test_predictive_values_of_a_rule_that_refers_nobody_or_everybody_lack_one():
 
 
 def of_counts(found, positives, spared, negatives):
-    return proportion(found, positives, EACH_OF_TWO), proportion(spared, negatives, EACH_OF_TWO)
+    return proportion(found, positives, BONFERRONI_PAIR_CONFIDENCE), proportion(
+        spared, negatives, BONFERRONI_PAIR_CONFIDENCE
+    )
 
 
 def of_cases(scores, positive, threshold):
@@ -137,10 +139,10 @@ def test_exact_band_holds_the_predictive_values_of_every_pair_in_the_two_interva
     ends = [binomtest(k, n).proportion_ci(0.975, "exact") for k, n in ((93, 100), (150, 300))]
     grid = [np.linspace(end.low, end.high, 40) for end in ends]
     for row, prevalence in zip(rows, prevalences, strict=True):
-        ppv, npv = prevalence_adjusted(grid[0][:, None], grid[1][None, :], prevalence)
+        ppv, npv = predictive_values_by_bayes(grid[0][:, None], grid[1][None, :], prevalence)
         assert (row.ppv.low, row.ppv.high) == pytest.approx((ppv.min(), ppv.max()))
         assert (row.npv.low, row.npv.high) == pytest.approx((npv.min(), npv.max()))
-        point = prevalence_adjusted(0.93, 0.5, prevalence)
+        point = predictive_values_by_bayes(0.93, 0.5, prevalence)
         assert (row.ppv.value, row.npv.value) == pytest.approx(tuple(map(float, point)))
 
 
@@ -148,7 +150,7 @@ def test_exact_band_covers_the_truth_at_all_prevalences_at_once():
     random = np.random.default_rng(0)
     sensitivity, specificity, held = 0.9, 0.6, 0
     prevalences = (0.01, 0.1, 0.5)
-    truth = prevalence_adjusted(sensitivity, specificity, np.array(prevalences))
+    truth = predictive_values_by_bayes(sensitivity, specificity, np.array(prevalences))
     for found, spared in zip(
         random.binomial(60, sensitivity, 400), random.binomial(90, specificity, 400), strict=True
     ):

@@ -13,10 +13,10 @@ from scipy.stats import binom, norm
 from lesion_triage.bundle.certificate import ALL_UNITS, GroupBy
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
-from lesion_triage.calibrate.cases import cases_of
-from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
+from lesion_triage.calibrate.cases import gather_cases
+from lesion_triage.calibrate.certificate import allowed_misses, certified_threshold
 from lesion_triage.calibrate.groups import Group, certify_jointly
-from lesion_triage.calibrate.ledger import look_of
+from lesion_triage.calibrate.ledger import look_from_certificate
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
 from made_predictions import certified, predictions
@@ -61,7 +61,7 @@ def test_common_threshold_is_the_lowest_of_those_that_the_groups_need_alone():
             for rows in TABLE.by_case().values()
             if rows[0].needs_in_person and group in (rows[0].sex, ALL_UNITS)
         ]
-        alone.append(threshold_for(np.array(scores), 0.95, 0.95)[0])
+        alone.append(certified_threshold(np.array(scores), 0.95, 0.95)[0])
         assert row_of(certificate, group).threshold == alone[-1]
         assert row_of(certificate, group).misses_allowed == allowed_misses(len(scores), 0.95, 0.95)
     assert policy.threshold == certificate.threshold == min(alone)
@@ -142,7 +142,7 @@ def test_thresholds_of_their_own_share_the_error_and_leave_no_group_out():
 
 
 def cases_with(table, sex):
-    return [case for case in cases_of(table) if case.needs_in_person and case.rows[0].sex == sex]
+    return [case for case in gather_cases(table) if case.needs_in_person and case.rows[0].sex == sex]
 
 
 def test_patient_is_missed_if_any_positive_lesion_is():
@@ -158,7 +158,7 @@ def test_patient_is_missed_if_any_positive_lesion_is():
             score = decide(policy, [row.logit for row in lesion]).score
             lowest[patient] = min(score, lowest.get(patient, 1.0))
     assert certificate.positives == len(lowest) == 150
-    assert certificate.threshold == threshold_for(np.array(list(lowest.values())), 0.95, 0.95)[0]
+    assert certificate.threshold == certified_threshold(np.array(list(lowest.values())), 0.95, 0.95)[0]
 
 
 def test_too_few_patients_are_refused_however_many_lesions_they_have():
@@ -231,7 +231,7 @@ def test_group_whose_every_limit_is_an_abstention_does_not_bind():
     made = groups((ALL_UNITS, np.concatenate([abstained, scored])), ("a", abstained), ("b", scored))
     joint = certify_jointly(made, [BY_SEX], "common_threshold", 0.95, 0.95)
     assert joint.threshold == 0.1
-    assert joint.own["sex", "a"] == np.inf
+    assert joint.own_thresholds["sex", "a"] == np.inf
 
 
 def test_promise_holds_for_all_groups_at_once_over_many_draws():
@@ -253,7 +253,7 @@ def test_promise_holds_for_all_groups_at_once_over_many_draws():
 
 def looks(*confidences):
     """Earlier looks at the same cases."""
-    first = look_of(certified()[1], "e" * 64)
+    first = look_from_certificate(certified()[1], "e" * 64)
     return tuple(first.model_copy(update={"confidence": one}) for one in confidences)
 
 

@@ -30,7 +30,7 @@ def look(cases=ONE, model=ONE, settings=ONE, **more):
 
 
 def test_looks_come_back_in_order(tmp_path):
-    path = tmp_path / "folder" / ledger.NAME
+    path = tmp_path / "folder" / ledger.LEDGER_FILE_NAME
     assert ledger.read(path) == ()
     looks = (look(), look(model=TWO, purpose="why not\nagain"))
     for each in looks:
@@ -39,7 +39,7 @@ def test_looks_come_back_in_order(tmp_path):
 
 
 def test_damaged_ledger_is_refused(tmp_path):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     ledger.append(path, look())
     path.write_text(path.read_text() + "{}\n")
     with pytest.raises(CalibrationError, match="restore the ledger"):
@@ -48,14 +48,14 @@ def test_damaged_ledger_is_refused(tmp_path):
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{}\n", None])
 def test_what_is_no_ledger_is_one_sentence(tmp_path, content):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(CalibrationError, match="which calibration cases were used"):
         ledger.read(path)
 
 
 def test_a_look_is_not_glued_to_a_last_line_without_its_newline(tmp_path):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     ledger.append(path, look())
     path.write_text(path.read_text().rstrip("\n"))
     ledger.append(path, look(model=TWO))
@@ -64,7 +64,7 @@ def test_a_look_is_not_glued_to_a_last_line_without_its_newline(tmp_path):
 
 
 def test_a_look_that_the_disk_has_no_room_for_leaves_the_ledger_as_it_was(tmp_path, full_disk):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     ledger.append(path, look())
     with (
         full_disk(path.stat().st_size + 20),
@@ -77,7 +77,7 @@ def test_a_look_that_the_disk_has_no_room_for_leaves_the_ledger_as_it_was(tmp_pa
 
 
 def test_two_processes_that_each_want_the_first_look_do_not_both_get_it(tmp_path):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     program = (
         "import sys, time; from pathlib import Path; from lesion_triage.calibrate import ledger\n"
         "with ledger.held(Path(sys.argv[1])) as looks:\n"
@@ -119,8 +119,8 @@ def by_a_stranger(folder) -> list[str]:
 def shared(tmp_path):
     """A folder with a ledger that everybody may write to."""
     folder = tmp_path / "shared"
-    ledger.append(folder / ledger.NAME, look())
-    (folder / ledger.NAME).chmod(0o666)
+    ledger.append(folder / ledger.LEDGER_FILE_NAME, look())
+    (folder / ledger.LEDGER_FILE_NAME).chmod(0o666)
     folder.chmod(0o777)
     yield folder
     folder.chmod(0o777)
@@ -131,15 +131,15 @@ def test_a_ledger_that_can_be_written_is_added_to(shared, hindered):
     if hindered.startswith("a folder"):
         shared.chmod(0o555)
     else:
-        lock = shared / f".{ledger.NAME}.lock"
+        lock = shared / f".{ledger.LEDGER_FILE_NAME}.lock"
         lock.touch()
         lock.chmod(0o444)
     assert by_a_stranger(shared) == ["scoring"]
-    assert ledger.read(shared / ledger.NAME) == (look(), look(model=TWO))
+    assert ledger.read(shared / ledger.LEDGER_FILE_NAME) == (look(), look(model=TWO))
 
 
 def test_a_lock_that_cannot_be_had_is_named_before_anything_is_scored(shared):
-    lock = shared / f".{ledger.NAME}.lock"
+    lock = shared / f".{ledger.LEDGER_FILE_NAME}.lock"
     lock.touch()
     lock.chmod(0)
     (said,) = by_a_stranger(shared)
@@ -147,39 +147,39 @@ def test_a_lock_that_cannot_be_had_is_named_before_anything_is_scored(shared):
 
 
 def test_what_a_later_version_writes_down_beside_is_passed_over(tmp_path):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     path.write_text(json.dumps({**look().model_dump(mode="json"), "of_a_later_version": 1}) + "\n")
     assert ledger.read(path) == (look(),)
 
 
 def test_a_line_of_before_files_were_hashed_is_still_read_and_found(tmp_path):
-    path = tmp_path / ledger.NAME
+    path = tmp_path / ledger.LEDGER_FILE_NAME
     old = look().as_look()
     path.write_text(json.dumps(old.model_dump(mode="json")) + "\n")
     assert ledger.read(path) == (look(),)
-    assert ledger.at(ledger.read(path), ONE, TWO) == (old,)
-    assert ledger.at(ledger.read(path), TWO, ONE) == ()
+    assert ledger.looks_at_pictures(ledger.read(path), ONE, TWO) == (old,)
+    assert ledger.looks_at_pictures(ledger.read(path), TWO, ONE) == ()
 
 
 def test_the_same_files_are_the_same_cases_whatever_the_size_of_their_pixels():
     looks = (look(cases=TWO, files_sha256=ONE), look(cases=TWO, files_sha256=TWO))
-    assert ledger.at(looks, ONE, ONE) == (looks[0].as_look(),)
+    assert ledger.looks_at_pictures(looks, ONE, ONE) == (looks[0].as_look(),)
 
 
 def test_first_look_needs_no_name():
-    ledger.require_asked_for((), "")
+    ledger.require_second_look_reason((), "")
 
 
 def test_second_look_must_be_asked_for_by_name():
     looks = (look(), look(cases=TWO), look(model=TWO))
-    earlier = ledger.at(looks, ONE, ONE)
+    earlier = ledger.looks_at_pictures(looks, ONE, ONE)
     assert earlier == (looks[0].as_look(), looks[2].as_look())
     with pytest.raises(CalibrationError, match=r"chosen on .* cases 2 times before.*calibrate\.second_look"):
-        ledger.require_asked_for(earlier, "")
-    ledger.require_asked_for(earlier, "another seed")
+        ledger.require_second_look_reason(earlier, "")
+    ledger.require_second_look_reason(earlier, "another seed")
 
 
 def test_the_same_look_again_is_no_second_one():
     looks = (look(), look(model=TWO))
-    assert ledger.same_look(looks, ONE, TWO, ONE) is looks[1]
-    assert ledger.same_look(looks, ONE, TWO, TWO) is None
+    assert ledger.find_repeated_look(looks, ONE, TWO, ONE) is looks[1]
+    assert ledger.find_repeated_look(looks, ONE, TWO, TWO) is None

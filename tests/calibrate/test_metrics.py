@@ -34,7 +34,7 @@ def cases(seed=0, size=200, levels=None, share=0.3):
 
 def once(metric, sample):
     cells = Cells.exact(sample)
-    return metric(cells, cells.once())[0]
+    return metric(cells, cells.sample_counts())[0]
 
 
 REFERENCES = {
@@ -178,7 +178,7 @@ def test_plain_auroc_takes_any_finite_number(seed):
     scores, positive = cases(seed, 50)
     if positive.any() and not positive.all():
         expected = roc_auc_score(positive, scores)
-        assert metrics.auroc_of(scores * 1e6 - 5, positive) == pytest.approx(expected)
+        assert metrics.auroc_from_scores(scores * 1e6 - 5, positive) == pytest.approx(expected)
 
 
 def separated(positives, negatives):
@@ -260,7 +260,9 @@ def test_a_ranking_that_differs_in_few_cases_is_not_known_to_be_worse(swapped):
     scores, positive = separated(30, 100)
     fallen = np.where(np.arange(130) < swapped, scores / 100, scores)
     found = metrics.auroc_difference(fallen, scores, positive, 400, 0)
-    low, high = metrics.share_difference(metrics.proportion(0, 30), metrics.proportion(swapped, 30))
+    low, high = metrics.proportion_difference_interval(
+        metrics.proportion(0, 30), metrics.proportion(swapped, 30)
+    )
     assert found.value == pytest.approx(-swapped / 30)
     assert (found.low, found.high) == pytest.approx((low, max(high, 0.0)))
     none = metrics.auroc_difference(np.where(positive, 0.9, scores), scores, positive, 400, 0)

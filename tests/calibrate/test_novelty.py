@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
-from lesion_triage.calibrate.novelty import SHRINKAGE, fit, novelty_limit
+from lesion_triage.calibrate.novelty import SHRINKAGE, fit_novelty_model, novelty_limit
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import CalibrationError
 from lesion_triage.predictions import Predictions
@@ -34,23 +34,25 @@ def test_novelty_is_the_squared_mahalanobis_distance_over_the_number_of_channels
     shrunk = (1 - SHRINKAGE) * np.corrcoef(directions.T) + SHRINKAGE * np.eye(5)
     inverse = np.linalg.inv(shrunk * np.outer(spread, spread))
     expected = [mahalanobis(other, mean, inverse) ** 2 / 5 for other in normalize(others.astype(np.float64))]
-    assert fit(training).novelty(others) == pytest.approx(expected, rel=1e-6)
+    assert fit_novelty_model(training).novelty(others) == pytest.approx(expected, rel=1e-6)
 
 
 def test_training_photographs_have_a_novelty_of_about_one_on_average() -> None:
     training = levels()
-    assert fit(training).novelty(training).mean() == pytest.approx(1.0, abs=0.05)
+    assert fit_novelty_model(training).novelty(training).mean() == pytest.approx(1.0, abs=0.05)
 
 
 def test_the_length_of_all_channels_together_does_not_matter() -> None:
-    familiar, others = fit(levels()), levels(20, seed=1)
-    assert familiar.novelty(others * np.float32(4)) == pytest.approx(familiar.novelty(others), rel=1e-9)
+    novelty_model, others = fit_novelty_model(levels()), levels(20, seed=1)
+    assert novelty_model.novelty(others * np.float32(4)) == pytest.approx(
+        novelty_model.novelty(others), rel=1e-9
+    )
 
 
 def test_fewer_photographs_than_channels_and_a_channel_that_never_moves_still_give_numbers() -> None:
     training = levels(photographs=10, channels=40)
     training[:, 7] = 0.0
-    novelty = fit(training).novelty(levels(5, channels=40, seed=1))
+    novelty = fit_novelty_model(training).novelty(levels(5, channels=40, seed=1))
     assert np.isfinite(novelty).all()
 
 
@@ -59,8 +61,8 @@ def test_noise_in_a_channel_that_never_moved_is_no_novelty() -> None:
     training[:, 2] = 0.25
     moved = training.copy()
     moved[:, 2] += 1e-6
-    familiar = fit(training)
-    assert familiar.novelty(moved) == pytest.approx(familiar.novelty(training), abs=1e-3)
+    novelty_model = fit_novelty_model(training)
+    assert novelty_model.novelty(moved) == pytest.approx(novelty_model.novelty(training), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_noise_in_a_channel_that_never_moved_is_no_novelty() -> None:
 )
 def test_what_cannot_be_fitted_is_refused(training: np.ndarray) -> None:
     with pytest.raises(CalibrationError, match="novelty gate"):
-        fit(training)
+        fit_novelty_model(training)
 
 
 def with_novelties(values, split="validation"):

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from lesion_triage.calibrate import metrics
 from lesion_triage.calibrate.bootstrap import draw_counts
-from lesion_triage.calibrate.paired_comparison import Said, compare, mcnemar, rate_difference
+from lesion_triage.calibrate.paired_comparison import PolicyOutput, compare, mcnemar_p_value, rate_difference
 from lesion_triage.errors import CalibrationError
 
 NAMES = ("auroc", "sensitivity", "specificity", "referral_rate")
@@ -25,7 +25,7 @@ def pair(seed, size, threshold=0.4):
     for strength in (0.5, 1.5):
         logit = strength * shared + random.normal(size=size)
         scores = 1 / (1 + np.exp(-logit + 0.5))
-        said.append(Said(scores, scores >= threshold))
+        said.append(PolicyOutput(scores, scores >= threshold))
     return said[0], said[1], positive
 
 
@@ -121,7 +121,7 @@ def test_patients_with_several_cases_are_covered_too(alike):
 
 def test_policy_does_not_differ_from_itself():
     first, _, positive = pair(1, 200)
-    found = compare(first, first, positive, 100, 0, same=True)
+    found = compare(first, first, positive, 100, 0, same_policy=True)
     for one in found.differences:
         assert (one.difference.value, one.difference.low, one.difference.high) == (0, 0, 0)
     assert (found.positives.first_only, found.positives.second_only, found.positives.p_value) == (0, 0, 1.0)
@@ -139,11 +139,11 @@ def test_discordant_cases_are_counted_by_class():
 @pytest.mark.parametrize(("one", "other"), [(0, 0), (0, 1), (3, 9), (9, 3), (7, 7), (40, 81), (900, 1100)])
 def test_mcnemar_is_the_binomial_test(one, other):
     expected = binomtest(one, one + other, 0.5).pvalue if one + other else 1.0
-    assert mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
+    assert mcnemar_p_value(one, other) == pytest.approx(expected, rel=1e-9)
 
 
 def test_mcnemar_of_very_many_cases_is_the_binomial_law_to_nine_digits():
-    assert mcnemar(497_000, 503_000) == pytest.approx(2 * binom.cdf(497_000, 10**6, 0.5), rel=1e-9)
+    assert mcnemar_p_value(497_000, 503_000) == pytest.approx(2 * binom.cdf(497_000, 10**6, 0.5), rel=1e-9)
 
 
 def test_cases_of_one_patient_get_no_p_value():
@@ -155,7 +155,7 @@ def test_auroc_is_compared_on_the_cases_that_both_gave_a_score():
     first, second, positive = pair(4, 200)
     scores = second.scores.copy()
     scores[:20] = np.inf
-    found = compare(first, Said(scores, second.referred), positive, 100, 0)
+    found = compare(first, PolicyOutput(scores, second.referred), positive, 100, 0)
     assert found.scored_by_both == 180
     assert found.differences[0].first == pytest.approx(roc_auc_score(positive[20:], first.scores[20:]))
 
@@ -163,7 +163,7 @@ def test_auroc_is_compared_on_the_cases_that_both_gave_a_score():
 def test_other_cases_are_refused():
     first, second, positive = pair(5, 50)
     with pytest.raises(CalibrationError, match="same cases"):
-        compare(first, Said(second.scores[1:], second.referred[1:]), positive, 100, 0)
+        compare(first, PolicyOutput(second.scores[1:], second.referred[1:]), positive, 100, 0)
 
 
 @pytest.mark.parametrize("with_units", [False, True])
@@ -171,7 +171,7 @@ def test_placement_values_give_the_interval_of_the_draws_themselves(with_units):
     first, second, positive = pair(6, 6000)
     units = np.arange(6000) // 3 if with_units else None
     slow = metrics.auroc_difference(first.scores, second.scores, positive, 1000, 0, units)
-    fast = metrics.placed_difference(first.scores, second.scores, positive, 1000, 1, units)
+    fast = metrics.placement_auroc_difference(first.scores, second.scores, positive, 1000, 1, units)
     assert fast.value == pytest.approx(slow.value, abs=1e-12)
     width = slow.high - slow.low
     assert fast.high - fast.low == pytest.approx(width, rel=0.1)
@@ -185,7 +185,7 @@ def test_policies_that_agree_on_every_case_here_may_differ_on_the_next(with_unit
     referred = np.arange(100) < 60
     scores = np.where(referred, 0.8, 0.2) + np.linspace(0, 0.1, 100)
     units = np.arange(100) // 2 if with_units else None
-    found = compare(Said(scores, referred), Said(scores, referred), positive, 200, 0, units)
+    found = compare(PolicyOutput(scores, referred), PolicyOutput(scores, referred), positive, 200, 0, units)
     by_name = {one.name: one.difference for one in found.differences}
     for name, cases in (("sensitivity", 30), ("specificity", 70), ("referral_rate", 100)):
         reach = 1 - 0.025 ** (1 / (cases // 2 if with_units else cases))

@@ -1,4 +1,4 @@
-"""Plans against the published table, scipy, brute force, and simulation with the real ``threshold_for``."""
+"""Plans against the published table, scipy, brute force, and simulation of ``certified_threshold``."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binom, norm
 
-from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
+from lesion_triage.calibrate.certificate import allowed_misses, certified_threshold
 from lesion_triage.calibrate.planning import (
     Binormal,
-    Observed,
-    at_most,
-    confidence_of_each,
+    EmpiricalPopulation,
+    binomial_cdf,
+    bonferroni_confidence,
     forecast,
     joint_forecast,
     positives_for_power,
     power,
-    staircase,
+    sample_size_steps,
 )
 from lesion_triage.errors import CalibrationError
 
@@ -36,7 +36,7 @@ def counts_and_misses(draw):
 
 
 def test_staircase_is_the_published_one():
-    steps = staircase(0.95, 0.95, 8)
+    steps = sample_size_steps(0.95, 0.95, 8)
     assert [step.positives for step in steps[:7]] == [59, 93, 124, 153, 181, 208, 234]
     published = {59: 0, 93: 1, 124: 2, 181: 4, 234: 6, 300: 8}
     for positives, misses in published.items():
@@ -45,7 +45,7 @@ def test_staircase_is_the_published_one():
 
 @pytest.mark.parametrize(("positives", "misses"), [(350, 10), (500, 16), (1000, 38)])
 def test_staircase_holds_the_larger_published_numbers(positives, misses):
-    step = staircase(0.95, 0.95, misses)[-1]
+    step = sample_size_steps(0.95, 0.95, misses)[-1]
     assert step.positives <= positives <= step.last
 
 
@@ -53,12 +53,12 @@ def test_staircase_holds_the_larger_published_numbers(positives, misses):
     ("target", "positives"), [(0.90, 29), (0.95, 59), (0.97, 99), (0.98, 149), (0.99, 299)]
 )
 def test_zero_miss_step_is_the_published_minimum(target, positives):
-    (step,) = staircase(target, 0.95, 0)
+    (step,) = sample_size_steps(target, 0.95, 0)
     assert (step.misses, step.positives, step.missed_share) == (0, positives, 0.0)
 
 
 def test_bound_of_a_step_is_the_beta_quantile_and_reaches_the_target():
-    for step in staircase(0.95, 0.9, 12):
+    for step in sample_size_steps(0.95, 0.9, 12):
         expected = beta.ppf(0.1, step.positives - step.misses, step.misses + 1)
         assert step.lower_bound == pytest.approx(expected, rel=1e-12)
         assert step.lower_bound >= 0.95
@@ -70,13 +70,15 @@ def test_bound_of_a_step_is_the_beta_quantile_and_reaches_the_target():
 @settings(max_examples=300)
 def test_binomial_law_agrees_with_scipy(case, rate):
     positives, misses = case
-    assert at_most(misses, positives, rate) == pytest.approx(binom.cdf(misses, positives, rate), abs=1e-11)
+    assert binomial_cdf(misses, positives, rate) == pytest.approx(
+        binom.cdf(misses, positives, rate), abs=1e-11
+    )
 
 
 def test_binomial_law_takes_many_rates_at_once_and_its_ends():
     rates = np.array([[0.0, 0.01], [0.4, 1.0]])
-    assert at_most(3, 50, rates) == pytest.approx(binom.cdf(3, 50, rates), abs=1e-13)
-    assert float(at_most(50, 50, 0.3)) == pytest.approx(1.0, abs=1e-13)
+    assert binomial_cdf(3, 50, rates) == pytest.approx(binom.cdf(3, 50, rates), abs=1e-13)
+    assert float(binomial_cdf(50, 50, 0.3)) == pytest.approx(1.0, abs=1e-13)
 
 
 @pytest.mark.parametrize("positives", [59, 92, 93, 140, 500, 1000])
@@ -92,10 +94,10 @@ def test_sensitivity_obtained_follows_the_beta_law(positives):
 
 @pytest.mark.parametrize("positives", [59, 140, 300])
 def test_certified_thresholds_obtain_what_was_forecast(positives):
-    """2,000 draws from normal scores: mean, quantiles and specificity of ``threshold_for`` itself."""
+    """2,000 draws from normal scores: mean, quantiles and specificity of ``certified_threshold`` itself."""
     draws, population = 2000, Binormal(0.944)
     scores = np.random.default_rng(1).normal(population.separation, 1, (draws, positives))
-    thresholds = np.array([threshold_for(row, 0.95, 0.95)[0] for row in scores])
+    thresholds = np.array([certified_threshold(row, 0.95, 0.95)[0] for row in scores])
     sensitivity, specificity = norm.sf(thresholds - population.separation), norm.cdf(thresholds)
     found = forecast(positives, 0.95, 0.95, population)
     for values, spread in ((sensitivity, found.sensitivity), (specificity, found.specificity)):
@@ -158,7 +160,9 @@ def test_own_scores_give_the_mean_over_every_possible_draw(positive, negative, p
     draws = np.stack([axis.ravel() for axis in np.meshgrid(*[pool] * positives)])
     thresholds = np.sort(draws, axis=0)[misses]
     expected = (rest[:, None] < thresholds).mean()
-    assert Observed(pool, rest).expected_specificity(positives, misses) == pytest.approx(expected, abs=1e-9)
+    assert EmpiricalPopulation(pool, rest).expected_specificity(positives, misses) == pytest.approx(
+        expected, abs=1e-9
+    )
 
 
 def test_own_scores_give_what_resampled_certificates_give():
@@ -166,8 +170,8 @@ def test_own_scores_give_what_resampled_certificates_give():
     positive, negative = np.round(rng.normal(2, 1, 150), 1), np.round(rng.normal(0, 1, 400), 1)
     draws = 2000
     drawn = rng.choice(positive, (draws, 93))
-    specificity = [np.mean(negative < threshold_for(row, 0.95, 0.95)[0]) for row in drawn]
-    found = forecast(93, 0.95, 0.95, Observed(positive, negative)).specificity
+    specificity = [np.mean(negative < certified_threshold(row, 0.95, 0.95)[0]) for row in drawn]
+    found = forecast(93, 0.95, 0.95, EmpiricalPopulation(positive, negative)).specificity
     assert abs(np.mean(specificity) - found.mean) < 4 * np.std(specificity) / math.sqrt(draws)
     assert np.mean(np.array(specificity) < found.low) <= 0.07
     assert np.mean(np.array(specificity) > found.high) <= 0.07
@@ -186,15 +190,15 @@ def test_specificity_at_a_sensitivity_is_that_of_the_highest_threshold_that_reac
     wanted = 1 - misses / pool.size
     reaching = [t for t in pool if np.mean(pool >= t) >= wanted - 1e-9]
     expected = np.mean(rest < max(reaching))
-    assert Observed(pool, rest).specificity_at(wanted) == pytest.approx(expected, abs=1e-12)
+    assert EmpiricalPopulation(pool, rest).specificity_at(wanted) == pytest.approx(expected, abs=1e-12)
 
 
 def test_auroc_of_own_scores_counts_ties_half():
-    assert Observed(np.array([1.0, 2.0]), np.array([0.0, 1.0])).auroc == pytest.approx(3.5 / 4)
+    assert EmpiricalPopulation(np.array([1.0, 2.0]), np.array([0.0, 1.0])).auroc == pytest.approx(3.5 / 4)
 
 
 def test_abstentions_among_own_scores_count_as_referred():
-    found = Observed(np.array([1.0, np.inf]), np.array([0.0, np.inf]))
+    found = EmpiricalPopulation(np.array([1.0, np.inf]), np.array([0.0, np.inf]))
     assert found.specificity_at(0.99) == 0.5
     assert found.expected_specificity(5, 0) == pytest.approx(0.5)
 
@@ -202,12 +206,12 @@ def test_abstentions_among_own_scores_count_as_referred():
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_own_score_that_is_no_number_is_refused(value):
     with pytest.raises(CalibrationError, match="among the negative cases is NaN or -inf"):
-        Observed(np.array([0.5]), np.array([0.1, value]))
+        EmpiricalPopulation(np.array([0.5]), np.array([0.1, value]))
 
 
 def test_own_scores_of_one_class_alone_are_refused():
     with pytest.raises(CalibrationError, match="at least one positive case"):
-        Observed(np.array([]), np.array([0.1]))
+        EmpiricalPopulation(np.array([]), np.array([0.1]))
 
 
 @given(case=counts_and_misses(), auroc=st.floats(0.55, 0.99))
@@ -223,7 +227,7 @@ def test_specificity_falls_with_more_positives_fewer_misses_and_more_groups(case
 
 
 def test_collecting_on_without_reaching_the_next_step_costs_specificity():
-    for step in staircase(0.95, 0.95, 10):
+    for step in sample_size_steps(0.95, 0.95, 10):
         first, last = (
             forecast(n, 0.95, 0.95, Binormal(0.944)).specificity.mean for n in (step.positives, step.last)
         )
@@ -290,7 +294,7 @@ def test_thresholds_of_their_own_need_the_divided_error_and_more_cases():
 def test_common_threshold_costs_what_its_simulation_costs():
     rng, population, draws = np.random.default_rng(3), Binormal(0.944), 1000
     scores = rng.normal(population.separation, 1, (draws, 3, 124))
-    specificity = norm.cdf([min(threshold_for(g, 0.95, 0.95)[0] for g in groups) for groups in scores])
+    specificity = norm.cdf([min(certified_threshold(g, 0.95, 0.95)[0] for g in groups) for groups in scores])
     found = joint_forecast(124, 3, 0.95, 0.95, population)
     assert abs(specificity.mean() - found.common_specificity) < 4 * specificity.std() / math.sqrt(draws)
 
@@ -300,14 +304,14 @@ def test_one_group_is_the_plain_forecast():
     plain = forecast(140, 0.95, 0.95, Binormal(0.944))
     assert found.common_specificity == found.own_specificity == plain.specificity.mean
     assert plain.cost == pytest.approx(plain.oracle_specificity - plain.specificity.mean)
-    assert confidence_of_each(0.95, 1) == pytest.approx(0.95)
+    assert bonferroni_confidence(0.95, 1) == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: staircase(0.95, 0.95, -1), "0 to 1000 allowed misses, found -1"),
-        (lambda: staircase(1.0, 0.95, 1), "between 0 and 1"),
+        (lambda: sample_size_steps(0.95, 0.95, -1), "0 to 1000 allowed misses, found -1"),
+        (lambda: sample_size_steps(1.0, 0.95, 1), "between 0 and 1"),
         (lambda: forecast(0, 0.95, 0.95, Binormal(0.9)), "1 to 100000 positive cases, found 0"),
         (lambda: forecast(100_001, 0.95, 0.95, Binormal(0.9)), "found 100001"),
         (lambda: Binormal(1.0), "AUROC of at least 0.5 and below 1, found 1.0"),

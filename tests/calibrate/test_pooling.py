@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from lesion_triage.calibrate import pooling
-from lesion_triage.calibrate.certificate import allowed_misses, sensitivity_lower_bound, threshold_for
-from lesion_triage.calibrate.pooling import GRID, Tally
+from lesion_triage.calibrate.certificate import allowed_misses, certified_threshold, sensitivity_lower_bound
+from lesion_triage.calibrate.pooling import THRESHOLD_GRID, Tally
 from lesion_triage.errors import CalibrationError
 
 
@@ -24,7 +24,7 @@ def counts(site: str, scores: np.ndarray, **changes: object) -> Tally:
         "cases_sha256": f"{sum(map(ord, site)):064x}",
         "positives": len(scores),
         "positives_abstained": int(np.isinf(scores).sum()),
-        "misses": pooling.count(np.asarray(scores, dtype=float)),
+        "misses": pooling.count_misses(np.asarray(scores, dtype=float)),
     }
     return Tally(**{**fields, **changes})
 
@@ -42,11 +42,11 @@ def test_pooled_threshold_is_the_highest_of_the_grid_below_the_exact_one(sites, 
         threshold, rows = pooling.pool(tallies, 0.95, 0.95, each_site=each_site)
     except CalibrationError:
         groups = [together, *map(np.array, sites)] if each_site else [together]
-        assert any((g < GRID[0]).sum() > allowed_misses(g.size, 0.95, 0.95) for g in groups)
+        assert any((g < THRESHOLD_GRID[0]).sum() > allowed_misses(g.size, 0.95, 0.95) for g in groups)
         return
     assert (together < threshold).sum() == rows[0].misses_seen <= allowed
     if not each_site:
-        higher = [score for score in GRID if score > threshold]
+        higher = [score for score in THRESHOLD_GRID if score > threshold]
         assert not higher or (together < higher[0]).sum() > allowed
     for row, scores in zip(rows[1:], sites, strict=True):
         assert row.misses_seen == (np.array(scores) < threshold).sum()
@@ -83,7 +83,7 @@ def test_a_certificate_states_no_more_misses_than_the_comparison_of_unlike_sites
 def test_grid_costs_less_than_two_hundredths_of_log_odds():
     rng = np.random.default_rng(0)
     scores = 1 / (1 + np.exp(-rng.normal(0, 2, 400)))
-    exact, _, _ = threshold_for(scores, 0.95, 0.95)
+    exact, _, _ = certified_threshold(scores, 0.95, 0.95)
     pooled, _ = pooling.pool(
         [counts("a", scores[:200]), counts("b", scores[200:])], 0.95, 0.95, each_site=False
     )
@@ -121,7 +121,7 @@ def test_mean_of_unlike_sites_is_missed_no_oftener_than_promised():
 )
 def test_counts_that_cannot_be_added_up_are_refused(second, message):
     with pytest.raises(CalibrationError, match=message):
-        pooling.check([counts("a", np.full(80, 0.5)), second])
+        pooling.check_tallies([counts("a", np.full(80, 0.5)), second])
 
 
 def test_too_few_positives_in_all_are_refused():

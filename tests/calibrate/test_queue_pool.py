@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 import tiny_bundle as tiny
 from lesion_triage.bundle.policy import decide
-from lesion_triage.calibrate.queue_pool import ORDERS, Pool, drawn_scores
+from lesion_triage.calibrate.queue_pool import ORDERS, Pool, binormal_scores
 from lesion_triage.errors import CalibrationError
 
 SCORES = st.one_of(st.just(math.inf), st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.floats(0, 1))
@@ -65,7 +65,7 @@ def test_an_abstention_is_flagged_and_stands_first_wherever_there_is_an_order():
 
 def test_every_case_belongs_to_all_and_to_one_class_and_missed_are_the_positives_below():
     pool = pool_of([0.9, 0.1, math.inf, 0.9, 0.1], [True, True, True, False, False])
-    members = {group: mask.tolist() for group, mask in pool.members().items()}
+    members = {group: mask.tolist() for group, mask in pool.group_masks().items()}
     assert members == {
         "all": [True] * 5,
         "positives": [True, True, True, False, False],
@@ -79,11 +79,11 @@ def test_every_case_belongs_to_all_and_to_one_class_and_missed_are_the_positives
 def test_shares_give_the_wished_prevalence_and_treat_equals_equally(positive, prevalence):
     positive[:2] = [True, False]
     pool = pool_of([0.5] * len(positive), positive)
-    shares = pool.shares(prevalence)
+    shares = pool.arrival_probabilities(prevalence)
     assert shares.sum() == pytest.approx(1)
     assert shares[pool.positive].sum() == pytest.approx(prevalence)
     assert np.unique(shares[pool.positive]).size == np.unique(shares[~pool.positive]).size == 1
-    assert pool.shares() == pytest.approx(np.full(len(positive), 1 / len(positive)))
+    assert pool.arrival_probabilities() == pytest.approx(np.full(len(positive), 1 / len(positive)))
 
 
 @pytest.mark.parametrize(
@@ -111,12 +111,12 @@ def test_a_pool_that_cannot_be_used_is_refused_in_one_sentence(changes, sentence
 @pytest.mark.parametrize("prevalence", [0.0, 1.0, -0.1, math.nan])
 def test_a_prevalence_that_is_no_share_is_refused(prevalence):
     with pytest.raises(CalibrationError, match="the prevalence is"):
-        pool_of([0.9, 0.1], [True, False]).shares(prevalence)
+        pool_of([0.9, 0.1], [True, False]).arrival_probabilities(prevalence)
 
 
 @pytest.mark.parametrize("auroc", [0.7, 0.955])
 def test_drawn_scores_have_the_auroc_and_are_calibrated(auroc):
-    scores, positive = drawn_scores(auroc, 0.07)
+    scores, positive = binormal_scores(auroc, 0.07)
     assert positive.mean() == pytest.approx(0.07)
     # Midpoint quantiles of 1,400 positives: the AUROC is off by the order of one over their number.
     assert roc_auc_score(positive, scores) == pytest.approx(auroc, abs=1 / 1400)
@@ -131,4 +131,4 @@ def test_drawn_scores_have_the_auroc_and_are_calibrated(auroc):
 @pytest.mark.parametrize(("auroc", "prevalence"), [(0.5, 0.1), (1.0, 0.1), (math.nan, 0.1), (0.9, 0.0)])
 def test_scores_that_cannot_be_drawn_are_refused(auroc, prevalence):
     with pytest.raises(CalibrationError, match="expected an AUROC"):
-        drawn_scores(auroc, prevalence)
+        binormal_scores(auroc, prevalence)

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm, poisson
 
-from lesion_triage.calibrate.queue_pool import GROUPS, ORDERS, Pool, drawn_scores
+from lesion_triage.calibrate.queue_pool import GROUPS, ORDERS, Pool, binormal_scores
 from lesion_triage.calibrate.queueing import (
     FIRST_COME,
     STATISTICS,
@@ -141,11 +141,11 @@ def test_under_first_come_the_groups_wait_alike(simulated):
 
 
 def test_a_model_of_known_auroc_gets_the_ratios_of_the_formula():
-    scores, positive = drawn_scores(0.955, 0.07)
+    scores, positive = binormal_scores(0.955, 0.07)
     apart = math.sqrt(2) * norm.ppf(0.955)
     threshold = float(np.quantile(scores[positive], 0.03, method="inverted_cdf"))
     pool = Pool(scores, positive, threshold, (1.0, 1.0, threshold))
-    flagged_share = float(pool.shares()[pool.referred].sum())
+    flagged_share = float(pool.arrival_probabilities()[pool.referred].sum())
     # Twenty thousand cases instead of a density: half a case of 1,400 at the threshold is a few in 1,000.
     assert flagged_share == pytest.approx(0.07 * 0.97 + 0.93 * norm.sf(apart + norm.ppf(0.03)), abs=0.003)
     (_, outcome) = simulate(pool, Workload(0.8), [Discipline("binary_flag")], cases=100_000)

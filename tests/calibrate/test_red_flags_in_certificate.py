@@ -13,7 +13,7 @@ from lesion_triage.bundle.history import History, history_to_text
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Disposition
-from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.config import Calibrate
 from lesion_triage.errors import PredictionsError
 from made_predictions import certified, predictions, row
@@ -37,7 +37,7 @@ def with_histories(table, every, answers=BLEEDS):
 def dispositions(policy, table, *, histories=True):
     return [
         decide(policy, case.logits, *([case.history] if histories else [])).disposition
-        for case in cases_of(table)
+        for case in gather_cases(table)
         if case.needs_in_person
     ]
 
@@ -76,7 +76,7 @@ def test_counted_red_flags_raise_the_threshold_and_stay_within_what_is_allowed(s
 
 def test_the_certificate_counts_what_sent_each_positive_case_up():
     plain = predictions("calibration", 300, 140, ungradable=0.3)
-    scored = [case for case in cases_of(plain) if case.needs_in_person and case.gradable]
+    scored = [case for case in gather_cases(plain) if case.needs_in_person and case.gradable]
     lowest = {case.case_id for case in sorted(scored, key=lambda case: case.logit("max"))[:10]}
     rows = (replace(one, history=BLEEDS if one.case_id in lowest else "") for one in plain.rows)
     table = replace(plain, rows=tuple(rows))
@@ -87,11 +87,11 @@ def test_the_certificate_counts_what_sent_each_positive_case_up():
     assert sum(routes.model_dump().values()) == certificate.positives == 140
     found = dispositions(policy, table)
     assert routes.below_threshold == found.count(Disposition.below_threshold) == certificate.misses_seen
-    unscored = [case for case in cases_of(table) if case.needs_in_person and not case.gradable]
+    unscored = [case for case in gather_cases(table) if case.needs_in_person and not case.gradable]
     assert routes.not_scored == len(unscored) > 0
     by_flag_alone = [
         case
-        for case in cases_of(table)
+        for case in gather_cases(table)
         if case.needs_in_person
         and case.gradable
         and decide(policy, case.logits).disposition is Disposition.below_threshold
@@ -117,12 +117,12 @@ def test_a_yes_on_one_photograph_outweighs_a_no_on_another():
         for place, text in enumerate(said)
     )
     table = replace(predictions("calibration", 1, 1), rows=rows)
-    (case,) = cases_of(table)
+    (case,) = gather_cases(table)
     assert case.history == History(sex="female", age_years=61, bleeding=True, diameter_mm=4)
 
 
 def test_a_history_that_no_platform_could_send_is_refused():
     rows = (row("p", "one", 0.0, True, history='{"bleeding": "off"}'),)
-    (case,) = cases_of(replace(predictions("calibration", 1, 1), rows=rows))
+    (case,) = gather_cases(replace(predictions("calibration", 1, 1), rows=rows))
     with pytest.raises(PredictionsError, match="bleeding"):
         assert case.history

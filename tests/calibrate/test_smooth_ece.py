@@ -32,7 +32,7 @@ def by_definition(scores, positive):
 
 def error_of(scores, positive):
     cells = Cells.exact(Sample.of(np.asarray(scores), np.asarray(positive)))
-    return smooth_calibration_error(cells, cells.once())[0]
+    return smooth_calibration_error(cells, cells.sample_counts())[0]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 
 
 @pytest.mark.parametrize(
@@ -22,4 +22,4 @@ from lesion_triage.calibrate.wording import in_percent
     ],
 )
 def test_a_share_in_percent_keeps_every_digit(share, said):
-    assert in_percent(share) == said
+    assert format_percent(share) == said

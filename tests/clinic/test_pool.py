@@ -43,7 +43,7 @@ def test_a_site_whose_counts_chose_the_pooled_threshold_is_no_test_of_it(clinic,
     for site, cases in tables.items():
         for name in (site, f"{site}-again"):
             assert tally(bundle, cases, site, tmp_path / f"{name}.json") == 0
-    assert len(ledger.read(tables["north"].with_name(ledger.NAME))) == 1
+    assert len(ledger.read(tables["north"].with_name(ledger.LEDGER_FILE_NAME))) == 1
     words = [str(tmp_path / "north.json"), str(tmp_path / "south.json"), "--out", str(tmp_path / "pooled")]
     assert main(["pool", str(bundle), *words]) == 0
     again = ["recertify", str(tmp_path / "pooled"), "--cases", str(tables["north"]), "--site", "north"]

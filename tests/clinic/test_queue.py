@@ -97,7 +97,7 @@ def test_a_sensitivity_that_is_no_share_is_refused(table, sensitivity):
 @pytest.mark.parametrize(("sensitivity", "missed"), [(1.0, 0), (0.9, 1), (0.85, 1), (0.8, 2), (0.1, 9)])
 def test_a_sensitivity_is_reached_by_the_highest_threshold_that_does(table, sensitivity, missed):
     pool = study_of(table, "--sensitivity", sensitivity, *QUICK).pool
-    assert int(pool.members()["missed_positives"].sum()) == missed
+    assert int(pool.group_masks()["missed_positives"].sum()) == missed
 
 
 def test_without_a_bundle_the_bands_are_those_that_calibrate_would_set(table):
@@ -176,7 +176,7 @@ def test_a_deadline_is_proposed_only_if_one_was_short_enough(table, capsys):
 
 def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
     study = study_of(table, "--threshold", 0.5, *QUICK)
-    text = " ".join(" ".join(queue_report.lines(study)).split())
+    text = " ".join(" ".join(queue_report.report_lines(study)).split())
     relative = study.outcomes[Discipline("binary_flag")]["missed_positives", "mean"].relative
     found = re.search(r"misses wait ([\d.]+) times as long as without any system", text)
     assert float(found[1]) == pytest.approx(relative.value, abs=0.005)
@@ -185,14 +185,14 @@ def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
 
 def test_a_threshold_that_nearly_all_reach_is_told_in_plain_numbers(table):
     study = study_of(table, "--threshold", "0.001", "--prevalence", "0.6", *QUICK)
-    text = " ".join(" ".join(queue_report.lines(study)).split())
+    text = " ".join(" ".join(queue_report.report_lines(study)).split())
     assert "Of the arriving cases 99.6 % are referred" in text
     assert re.search(r"\de[+-]\d", text) is None
 
 
 def test_where_no_positive_is_missed_nothing_is_claimed_of_missed_ones(table):
     study = study_of(table, "--threshold", 0.1, *QUICK)
-    text = " ".join(" ".join(queue_report.lines(study)).split())
+    text = " ".join(" ".join(queue_report.report_lines(study)).split())
     assert "the wait of missed cases cannot be estimated; in use there will be some." in text
     assert not any(group == "missed_positives" for group, _ in study.outcomes[Discipline("four_bands")])
     assert Image.open(BytesIO(queue_figure.draw(study))).format == "PNG"
@@ -230,7 +230,9 @@ def test_the_figure_is_a_picture(table, tmp_path):
 
 def test_long_waits_are_told_in_hours(table):
     words = (table, "--threshold", 0.5, *QUICK)
-    minutes, hours = (list(queue_report.lines(study_of(*words, "--minutes-per-case", of))) for of in (5, 300))
+    minutes, hours = (
+        list(queue_report.report_lines(study_of(*words, "--minutes-per-case", of))) for of in (5, 300)
+    )
     assert "Mean wait, minutes" in minutes
     assert "Mean wait, hours" in hours
 
@@ -238,10 +240,10 @@ def test_long_waits_are_told_in_hours(table):
 def test_drawn_scores_need_no_table_and_have_the_wished_prevalence():
     study = study_of("--drawn-auroc", 0.9, "--prevalence", 0.2, "--sensitivity", 0.95, *QUICK)
     assert study.pool.positive.mean() == pytest.approx(0.2)
-    assert study.pool.members()["referred_positives"].sum() == pytest.approx(0.95 * 4000)
+    assert study.pool.group_masks()["referred_positives"].sum() == pytest.approx(0.95 * 4000)
 
 
 def test_the_report_uses_no_word_that_could_be_read_as_a_finding(table):
     study = study_of(table, "--threshold", 0.5, *QUICK)
     words = r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)"
-    assert re.findall(words, "\n".join(queue_report.lines(study)), re.IGNORECASE) == []
+    assert re.findall(words, "\n".join(queue_report.report_lines(study)), re.IGNORECASE) == []

@@ -33,7 +33,7 @@ from lesion_triage.bundle.schema import Disposition, Grouping
 from lesion_triage.bundle.scorer import Scorer, score_image
 from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate import ledger
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.cli import main
 from made_predictions import spread
 
@@ -51,7 +51,7 @@ def test_new_bundle_carries_the_sites_certificate_and_passes_its_self_test(clini
     Scorer(new).self_test()
     scorer = Scorer(old)
     scores = [scorer.score([(cases.parent / f"{n}.png").read_bytes()]).score for n in range(70)]
-    threshold, allowed, _ = threshold_for(np.array(scores), 0.95, 0.95)
+    threshold, allowed, _ = certified_threshold(np.array(scores), 0.95, 0.95)
     certificate = new.certificate
     assert certificate.threshold == new.policy.threshold == threshold
     assert (certificate.positives, certificate.misses_allowed, certificate.site) == (70, allowed, "Clinic A")
@@ -161,15 +161,15 @@ def test_a_verdict_on_the_old_threshold_is_not_shown_where_no_look_is_written_do
     assert "HOLDS" not in capsys.readouterr().out
     assert recertify(bundle, first, tmp_path / "one") == 0
     assert "HOLDS here: a lower sensitivity is refuted\n" in capsys.readouterr().out
-    book = first.parent / ledger.NAME
+    book = first.parent / ledger.LEDGER_FILE_NAME
     grown = clinic(spread(64), name="later")
     shutil.copy(book, grown.parent)
     assert recertify(bundle, grown, tmp_path / "two") == 2
     assert "HOLDS" not in capsys.readouterr().out
-    assert len(ledger.read(grown.parent / ledger.NAME)) == 1
+    assert len(ledger.read(grown.parent / ledger.LEDGER_FILE_NAME)) == 1
     assert recertify(bundle, grown, tmp_path / "two", "--second-look", "two more came in") == 0
     assert "refuted; with 90% confidence only, if looks were repeated until it did" in capsys.readouterr().out
-    assert len(ledger.read(grown.parent / ledger.NAME)) == 2
+    assert len(ledger.read(grown.parent / ledger.LEDGER_FILE_NAME)) == 2
 
 
 def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_path, capsys):
@@ -314,7 +314,7 @@ def test_the_same_cases_under_another_name_of_the_site_are_a_second_look(clinic,
     assert recertify(bundle, cases, tmp_path / "two", *other) == 2
     assert "--second-look" in capsys.readouterr().err
     assert recertify(bundle, cases, tmp_path / "two", *other, "--second-look", "the name was wrong") == 0
-    assert len(ledger.read(cases.with_name(ledger.NAME))) == 2
+    assert len(ledger.read(cases.with_name(ledger.LEDGER_FILE_NAME))) == 2
     assert recertify(bundle, cases, tmp_path / "again", *other) == 0
     assert open_bundle(tmp_path / "two").certificate == open_bundle(tmp_path / "again").certificate
 
@@ -344,7 +344,7 @@ def test_of_two_looks_at_once_one_is_the_second(clinic, bundle, tmp_path):
     errors = [process.communicate()[1] for process in both]
     assert sorted(process.returncode for process in both) == [0, 2]
     assert "--second-look" in "".join(errors)
-    assert len(ledger.read(cases.with_name(ledger.NAME))) == 1
+    assert len(ledger.read(cases.with_name(ledger.LEDGER_FILE_NAME))) == 1
 
 
 def other_looks(book: Path, *changes: dict[str, object]) -> None:
@@ -357,7 +357,7 @@ def test_the_last_look_is_the_one_that_was_written_down_last(clinic, bundle, tmp
     cases = clinic(spread(62))
     assert recertify(bundle, cases, tmp_path / "one") == 0
     elsewhere = {"cases_sha256": "a" * 64, "files_sha256": "b" * 64, "looked_at": "2026-01-01T00:00:00Z"}
-    other_looks(cases.with_name(ledger.NAME), elsewhere, {"looked_at": "2026-03-01T00:00:00Z"})
+    other_looks(cases.with_name(ledger.LEDGER_FILE_NAME), elsewhere, {"looked_at": "2026-03-01T00:00:00Z"})
     again = [bundle, cases, tmp_path / "two", "--target", "0.9"]
     assert recertify(*again) == 2
     assert "2 threshold(s)" in (said := capsys.readouterr().err)
@@ -372,7 +372,7 @@ def test_the_look_of_the_bundles_own_certificate_stands_where_the_ledger_has_it(
 ):
     cases = clinic(spread(62))
     assert recertify(bundle, cases, tmp_path / "one") == 0
-    book = cases.with_name(ledger.NAME)
+    book = cases.with_name(ledger.LEDGER_FILE_NAME)
     other_looks(book, {"model_sha256": "a" * 64, "looked_at": "2026-01-01T00:00:00Z"}, {})
     own = open_bundle(tmp_path / "one").certificate.issued_at
     assert recertify(tmp_path / "one", cases, tmp_path / "two", "--target", "0.9") == 2
@@ -389,7 +389,7 @@ def test_looks_that_used_up_the_confidence_leave_none_for_the_old_certificate(
         {"looked_at": f"2026-01-{n:02}T00:00:00Z", "confidence": 0.9, "settings_sha256": f"{n:064}"}
         for n in range(1, 11)
     ]
-    other_looks(cases.with_name(ledger.NAME), *days)
+    other_looks(cases.with_name(ledger.LEDGER_FILE_NAME), *days)
     capsys.readouterr()
     more = ["--target", "0.8", "--confidence", "0.5", "--second-look", "asked"]
     assert recertify(bundle, cases, tmp_path / "two", *more, "--json", str(tmp_path / "told.json")) == 0
@@ -493,7 +493,7 @@ def test_a_result_that_has_no_place_is_refused_before_a_look_is_spent(
     assert f"{option} {tmp_path / 'file' / 'result'}: cannot be written" in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
-    assert not (cases.parent / ledger.NAME).exists()
+    assert not (cases.parent / ledger.LEDGER_FILE_NAME).exists()
 
 
 @contextmanager
@@ -525,7 +525,7 @@ def test_cases_whose_ledger_cannot_be_written_are_refused_before_any_is_scored(
     with read_only(cases.parent):
         assert recertify(bundle, cases, tmp_path / "new") == 2
     captured = capsys.readouterr()
-    assert f"{cases.parent / ledger.NAME}: cannot be written" in captured.err
+    assert f"{cases.parent / ledger.LEDGER_FILE_NAME}: cannot be written" in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not (tmp_path / "new").exists()
@@ -596,7 +596,7 @@ def test_free_text_makes_no_row_of_the_certificates_page(tmp_path, capsys):
     made = tiny_bundle.parts()
     forged = "x |\n| lower bound of the sensitivity | 0.9999 |"
     certificate = made["certificate"].model_copy(update={"site": forged, "purpose": forged})
-    looks = (ledger.look_of(certificate, certificate.policy_sha256),)
+    looks = (ledger.look_from_certificate(certificate, certificate.policy_sha256),)
     seal(tmp_path / "old", **{**made, "certificate": certificate.model_copy(update={"ledger": looks})})
     assert main(["certificate", str(tmp_path / "old")]) == 0
     page = capsys.readouterr().out.splitlines()

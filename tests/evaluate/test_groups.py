@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 import tiny_bundle as tiny
 from lesion_triage.bundle.certificate import GroupBy, GroupRow
-from lesion_triage.calibrate.cases import cases_of, positives_of, units_of
+from lesion_triage.calibrate.cases import gather_cases, positive_mask, unit_indices
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.groups import measure_groups
 from lesion_triage.evaluate.slices import Outcomes
@@ -44,11 +44,11 @@ def measured(columns, document, threshold=0.5, abstained=()):
     """Cases with the given columns, a third of them positive; scores of some skill, if not abstained on."""
     random = np.random.default_rng(0)
     rows = [row(f"i{n}", f"c{n}", 0.0, n % 3 == 0, **one) for n, one in enumerate(columns)]
-    cases = cases_of(replace(predictions("test", 3, 1), rows=tuple(rows)))
-    positive = positives_of(cases)
+    cases = gather_cases(replace(predictions("test", 3, 1), rows=tuple(rows)))
+    positive = positive_mask(cases)
     scores = np.clip(random.normal(0.4, 0.2, len(rows)) + 0.3 * positive, 0, 1)
     scores[list(abstained)] = np.inf
-    outcomes = Outcomes(scores, positive, scores >= threshold, units_of(cases))
+    outcomes = Outcomes(scores, positive, scores >= threshold, unit_indices(cases))
     return measure_groups(cases, outcomes, document, DRAWS), outcomes
 
 

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import OneHotEncoder
 
-from lesion_triage.calibrate.cases import cases_of, positives_of, units_of
+from lesion_triage.calibrate.cases import gather_cases, positive_mask, unit_indices
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import Record
 from lesion_triage.evaluate.metadata_baseline import measure_metadata
@@ -46,8 +46,8 @@ def measured(training, positive, columns, scores):
         row(f"i{n}", f"c{n}", 0.0, bool(positive[n]), sex=sex, anatom_site_general=site, source=source)
         for n, (sex, site, source) in enumerate(columns.tolist())
     )
-    cases = cases_of(replace(predictions("test", 3, 1), rows=rows))
-    outcomes = Outcomes(scores, positives_of(cases), scores >= 0.5, units_of(cases))
+    cases = gather_cases(replace(predictions("test", 3, 1), rows=rows))
+    outcomes = Outcomes(scores, positive_mask(cases), scores >= 0.5, unit_indices(cases))
     return measure_metadata(training, cases, outcomes, DRAWS)
 
 

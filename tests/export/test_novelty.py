@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from lesion_triage.calibrate.novelty import fit
+from lesion_triage.calibrate.novelty import fit_novelty_model
 from lesion_triage.export.novelty import attach, levels_of
 from lesion_triage.export.onnx_graph import convert
 from lesion_triage.train.ensemble import Ensemble
@@ -37,11 +37,11 @@ def session(graph: bytes) -> ort.InferenceSession:
 
 
 def test_the_graph_computes_the_fitted_distance_at_any_batch_size(plain, pictures):
-    familiar = fit(levels_of(plain, pictures[:16]))
-    graph = session(attach(plain, familiar))
+    novelty_model = fit_novelty_model(levels_of(plain, pictures[:16]))
+    graph = session(attach(plain, novelty_model))
     for batch in (1, 3, 8):
         (found,) = graph.run(["novelty"], {"pixels": pictures[16 : 16 + batch]})
-        expected = familiar.novelty(levels_of(plain, pictures[16 : 16 + batch]))
+        expected = novelty_model.novelty(levels_of(plain, pictures[16 : 16 + batch]))
         assert found.shape == (batch,)
         np.testing.assert_allclose(found, expected, rtol=2e-3)
 
@@ -53,7 +53,7 @@ def test_the_part_that_is_run_for_the_levels_says_what_the_whole_graph_says(plai
 
 
 def test_logit_and_embedding_keep_their_bits(plain, pictures):
-    graph = session(attach(plain, fit(levels_of(plain, pictures))))
+    graph = session(attach(plain, fit_novelty_model(levels_of(plain, pictures))))
     for before, after in zip(
         session(plain).run(["logit", "embedding"], {"pixels": pictures[:1]}),
         graph.run(["logit", "embedding"], {"pixels": pictures[:1]}),
@@ -63,14 +63,14 @@ def test_logit_and_embedding_keep_their_bits(plain, pictures):
 
 
 def test_the_levels_are_no_output_of_what_is_sealed_and_the_bytes_are_reproducible(plain, pictures):
-    familiar = fit(levels_of(plain, pictures))
-    graph = attach(plain, familiar)
+    novelty_model = fit_novelty_model(levels_of(plain, pictures))
+    graph = attach(plain, novelty_model)
     assert [output.name for output in onnx.load_from_string(graph).graph.output] == [
         "logit",
         "embedding",
         "novelty",
     ]
-    assert graph == attach(plain, familiar)
+    assert graph == attach(plain, novelty_model)
 
 
 def test_progress_counts_every_picture(plain, pictures):

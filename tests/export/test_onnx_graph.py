@@ -11,7 +11,7 @@ import torch
 
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.calibrate.novelty import fit
+from lesion_triage.calibrate.novelty import fit_novelty_model
 from lesion_triage.errors import ExportError
 from lesion_triage.export.novelty import attach, levels_of
 from lesion_triage.export.onnx_graph import Views, convert
@@ -66,7 +66,7 @@ def test_attention_that_the_exporter_does_not_know_is_written_out_in_its_parts(p
 
 def test_the_graph_fulfils_the_contract_of_the_scorer(pixels):
     plain = written("test_efficientnet", 4)
-    graph = Graph(attach(plain, fit(levels_of(plain, pixels))), PixelSpec(size_px=SIZE))
+    graph = Graph(attach(plain, fit_novelty_model(levels_of(plain, pixels))), PixelSpec(size_px=SIZE))
     assert isinstance(graph.logit(pixels[0]), float)
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof.splits import law_of_misses, real_splits
 
 
 def one_miss_more(scores, target, confidence):
-    _, allowed, seen = threshold_for(scores, target, confidence)
+    _, allowed, seen = certified_threshold(scores, target, confidence)
     return float(np.sort(scores)[allowed + 1]), allowed, seen
 
 

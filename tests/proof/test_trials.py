@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lesion_triage.bundle.certificate import ALL_UNITS
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof import clusters, joint, pool_draws
 from lesion_triage.proof.pool_draws import draw, photographs_as_cases, pool_trials
 from lesion_triage.proof.trial import Trial, usual_practice
@@ -16,7 +16,7 @@ DRAWS = 600
 
 def one_miss_more(scores, target, confidence):
     """The wrong rule: the score of rank k + 2, under the name of the right one."""
-    _, allowed, _ = threshold_for(scores, target, confidence)
+    _, allowed, _ = certified_threshold(scores, target, confidence)
     threshold = float(np.sort(scores)[allowed + 1])
     return threshold, allowed, int((scores < threshold).sum())
 
@@ -77,7 +77,7 @@ def test_a_negative_control_fails_at_every_size(in_the_pool, what):
 
 
 def test_photographs_taken_for_cases_break_the_promise_on_real_lesions(pool):
-    row = photographs_as_cases(pool, draw(pool.scores.size, 59, 4000, (1,)), threshold_for, 0.95)
+    row = photographs_as_cases(pool, draw(pool.scores.size, 59, 4000, (1,)), certified_threshold, 0.95)
     assert row.passed
     assert row.share > row.limit > 0.05
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof import whole_policy
 from lesion_triage.proof.whole_policy import planted, serve, whole_policy_trials
 from proof.test_trials import one_miss_more
@@ -43,8 +43,8 @@ def test_refusals_and_answers_are_in_the_cases_that_are_drawn(pool, served):
     refused = sum(row.logit is None for case in planted(pool.cases, 1) for row in case.rows)
     rows = sum(len(case.rows) for case in pool.cases)
     assert refused / rows == pytest.approx(whole_policy.REFUSED, abs=0.05)
-    flagged = np.isposinf(served.counted) & ~np.isposinf(served.by_score)
-    assert flagged.mean() == pytest.approx(whole_policy.BLED, abs=0.08)
+    red_flag_mask = np.isposinf(served.counted) & ~np.isposinf(served.by_score)
+    assert red_flag_mask.mean() == pytest.approx(whole_policy.BLED, abs=0.08)
 
 
 def test_what_is_sent_up_is_what_the_policy_decides(pool, served):
@@ -70,4 +70,4 @@ def test_a_pool_without_refusals_or_answers_is_the_pool_as_it_was(pool, monkeypa
     assert np.array_equal(served.counted, pool.scores)
     highest = served.thresholds[-1]
     assert math.isfinite(highest)
-    assert threshold_for(pool.scores, 0.95, 0.95)[0] in served.thresholds
+    assert certified_threshold(pool.scores, 0.95, 0.95)[0] in served.thresholds

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.metrics import auroc_of
+from lesion_triage.calibrate.metrics import auroc_from_scores
 from lesion_triage.data.categorical import Bools, Categorical, Codes
 from lesion_triage.data.cell_regression import fit_probabilities, one_hot_design, unique_cells
 
@@ -97,5 +97,5 @@ def cross_fitted_auroc(
     scores = cross_fitted_scores(columns, positive, units, seed)
     if scores is None:
         return auroc_interval(float("nan"), 0, 0), None
-    value = auroc_of(scores, positive)
+    value = auroc_from_scores(scores, positive)
     return auroc_interval(value, int(positive.sum()), int((~positive).sum())), scores

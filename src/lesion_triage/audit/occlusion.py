@@ -20,7 +20,7 @@ from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.calibrate.metrics import auroc_difference, auroc_of
+from lesion_triage.calibrate.metrics import auroc_difference, auroc_from_scores
 from lesion_triage.config import Audit, Roots
 from lesion_triage.console import Tick
 from lesion_triage.data.categorical import Bools
@@ -109,8 +109,8 @@ def model_and_metadata(table: Predictions, sampled: RowSample) -> Finding:
         _ranks(logits), _ranks(metadata), positive, _BOOTSTRAP_REPLICATES, sampled.config.seed
     )
     counts = int(positive.sum()), int((~positive).sum())
-    model = auroc_interval(auroc_of(logits, positive), *counts)
-    other = auroc_interval(auroc_of(metadata, positive), *counts)
+    model = auroc_interval(auroc_from_scores(logits, positive), *counts)
+    other = auroc_interval(auroc_from_scores(metadata, positive), *counts)
     if found is None:
         return not_estimable("model_and_metadata", "too few rows of a class")
     return Finding(
@@ -133,13 +133,13 @@ def model_within_source(table: Predictions, sampled: RowSample) -> Finding:
     positive = sampled.columns.positive[rows] == 1
     source = sampled.columns.categorical("source").take(rows)
     counts = int(positive.sum()), int((~positive).sum())
-    pooled = auroc_interval(auroc_of(logits, positive), *counts)
+    pooled = auroc_interval(auroc_from_scores(logits, positive), *counts)
     within, pairs, variance = 0.0, 0.0, 0.0
     for code in np.unique(source.codes):
         here = source.codes == code
         yes, no = int(positive[here].sum()), int((~positive[here]).sum())
         if yes and no:
-            one = auroc_interval(auroc_of(logits[here], positive[here]), yes, no)
+            one = auroc_interval(auroc_from_scores(logits[here], positive[here]), yes, no)
             within += yes * no * one.value
             variance += (yes * no * (one.high - one.low) / 2) ** 2
             pairs += yes * no
@@ -172,7 +172,7 @@ def _finding_and_table(logits: NDArray[np.float64], positive: Bools, config: Aud
     if not all(counts):
         nothing = Table("occlusion", "Not estimable.", ("picture",), ())
         return not_estimable("lesion_covered", "no picture of a class"), nothing
-    found = [auroc_interval(auroc_of(column, positive), *counts) for column in logits.T]
+    found = [auroc_interval(auroc_from_scores(column, positive), *counts) for column in logits.T]
     moved = np.abs(logits - logits[:, :1]).mean(axis=0)
     rows = tuple(
         (name, one.value, one.low, one.high, float(change))

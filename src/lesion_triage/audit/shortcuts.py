@@ -23,7 +23,7 @@ from lesion_triage.audit.findings import (
     worst,
 )
 from lesion_triage.audit.raw_tables import EmptyCells
-from lesion_triage.calibrate.metrics import auroc_of, proportion
+from lesion_triage.calibrate.metrics import auroc_from_scores, proportion
 from lesion_triage.config import Audit
 from lesion_triage.data.categorical import Bools, Categorical, Codes, quantile_bins
 
@@ -101,7 +101,7 @@ def source_shortcut(sampled: RowSample) -> tuple[Finding, Table]:
             continue
         share = proportion(int(positive[here].sum()), int(here.sum()))
         elsewhere = scores[~here] if scores is not None else np.zeros(0)
-        without = auroc_of(elsewhere, positive[~here]) if elsewhere.size else float("nan")
+        without = auroc_from_scores(elsewhere, positive[~here]) if elsewhere.size else float("nan")
         contribution = found.value - without if np.isfinite(without) else found.value - 0.5
         others = float(positive[~here].mean()) if (~here).any() else share.value
         name = source.levels[code] or "unknown"

@@ -21,7 +21,7 @@ _STIRLING = ((1, 1 / 12), (3, -1 / 360), (5, 1 / 1260), (7, -1 / 1680), (9, 1 / 
 """Terms of Stirling's series: power of the count in the denominator, and the coefficient."""
 
 
-def log_tails(positives: int, sensitivity: float) -> Iterator[float]:
+def log_cdfs(positives: int, sensitivity: float) -> Iterator[float]:
     """``log P(Bin(positives, 1 - sensitivity) <= i)`` for i = 0, 1, ... positives.
 
     Probabilities are summed relative to that of no miss, whose logarithm has full precision. Each follows
@@ -42,10 +42,10 @@ def log_tails(positives: int, sensitivity: float) -> Iterator[float]:
         yield scale + math.log(total)
 
 
-def log_tail(positives: int, misses: int, sensitivity: float) -> float:
+def log_cdf(positives: int, misses: int, sensitivity: float) -> float:
     """``log P(Bin(positives, 1 - sensitivity) <= misses)``."""
     if misses <= _LOOP_UP_TO:
-        return next(islice(log_tails(positives, sensitivity), misses, None))
+        return next(islice(log_cdfs(positives, sensitivity), misses, None))
     if misses >= positives:
         return 0.0
     missed = 1.0 - sensitivity

@@ -42,7 +42,7 @@ def bootstrap(
     draws: int,
     seed: int,
     units: NDArray[np.intp] | None = None,
-    borders: Iterable[float] = (),
+    boundaries: Iterable[float] = (),
 ) -> tuple[Estimate | None, ...]:
     """Measure a sample, with 95 % percentile intervals. All numbers share the same draws.
 
@@ -56,7 +56,7 @@ def bootstrap(
         seed: of the bootstrap.
         units: number of the unit that each case belongs to, shape (n,), in the order of the original data.
             Whole units are drawn, since the cases of one patient are not independent. None draws cases.
-        borders: scores that ``measure`` compares with, besides the threshold.
+        boundaries: scores that ``measure`` compares with, besides the threshold.
 
     Returns:
         None for a number that is not defined on the sample, or in fewer than 95 % of the draws.
@@ -64,14 +64,18 @@ def bootstrap(
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
     """
-    exact, cells = Cells.exact(sample), Cells.of(sample, borders)
-    point = measure(exact, exact.once())[0]
-    drawn = np.concatenate([measure(cells, counts) for counts in _draw_tallies(cells, draws, seed, units)])
-    drawn += point - measure(cells, cells.once())[0]
-    return tuple(percentiles(float(value), column) for value, column in zip(point, drawn.T, strict=True))
+    exact, cells = Cells.exact(sample), Cells.of(sample, boundaries)
+    point = measure(exact, exact.sample_counts())[0]
+    drawn = np.concatenate(
+        [measure(cells, counts) for counts in _draw_cell_counts(cells, draws, seed, units)]
+    )
+    drawn += point - measure(cells, cells.sample_counts())[0]
+    return tuple(
+        percentile_interval(float(value), column) for value, column in zip(point, drawn.T, strict=True)
+    )
 
 
-def percentiles(value: float, drawn: Floats) -> Estimate | None:
+def percentile_interval(value: float, drawn: Floats) -> Estimate | None:
     """The middle 95 % of the draws; None if ``value`` or more than 5 % of the draws are not finite."""
     defined = drawn[np.isfinite(drawn)]
     if not math.isfinite(value) or defined.size < _DEFINED_SHARE * drawn.size:
@@ -92,7 +96,7 @@ def draw_counts(
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
     """
-    drawable, members = _units(cases, units)
+    drawable, members = _unit_numbers(cases, units)
     generator = np.random.default_rng(seed)
     block = max(1, _BLOCK_ELEMENTS // cases)
     for start in range(0, draws, block):
@@ -102,7 +106,7 @@ def draw_counts(
         yield (counts if members is None else counts[:, members]).astype(np.float64)
 
 
-def _units(cases: int, units: NDArray[np.intp] | None) -> tuple[int, NDArray[np.intp] | None]:
+def _unit_numbers(cases: int, units: NDArray[np.intp] | None) -> tuple[int, NDArray[np.intp] | None]:
     """Number of units, and the unit of each case (None without ``units``).
 
     Units are renumbered without gaps, because a slice may lack some.
@@ -115,7 +119,9 @@ def _units(cases: int, units: NDArray[np.intp] | None) -> tuple[int, NDArray[np.
     return present.size, members
 
 
-def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] | None) -> Iterator[Counts]:
+def _draw_cell_counts(
+    cells: Cells, draws: int, seed: int, units: NDArray[np.intp] | None
+) -> Iterator[Counts]:
     """Draws like those of ``draw_counts``, counted by cell, in blocks.
 
     For many independent cases the cell counts are multinomial, at a cost that does not grow with the cases.
@@ -123,13 +129,15 @@ def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] |
     """
     cases, slots = cells.slot.size, cells.cases.size
     if units is None and cases > MERGE_ABOVE:
-        yield from _multinomial(cells, draws, seed)
+        yield from _draw_multinomial(cells, draws, seed)
         return
     if units is not None and cases > MERGE_ABOVE:
-        drawable, members = _units(cases, units)
+        drawable, members = _unit_numbers(cases, units)
         assert members is not None
-        many = _normal if drawable > _MANY_UNITS else _gathered
-        yield from (_kinds if slots <= _FEW_SLOTS else many)(cells, draws, seed, drawable, members)
+        many = _draw_normal_approximation if drawable > _MANY_UNITS else _draw_by_summing
+        yield from (_draw_by_unit_kind if slots <= _FEW_SLOTS else many)(
+            cells, draws, seed, drawable, members
+        )
         return
     tallies = (cells.tally(counts) for counts in draw_counts(cases, draws, seed, units))
     together = max(1, cases // slots)  # otherwise, with very many cases, each block would hold one draw
@@ -137,7 +145,9 @@ def _draw_tallies(cells: Cells, draws: int, seed: int, units: NDArray[np.intp] |
         yield np.concatenate(block)
 
 
-def _kinds(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
+def _draw_by_unit_kind(
+    cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]
+) -> Iterator[Counts]:
     """Units with equal counts in every slot are of one kind; the numbers drawn per kind are multinomial."""
     slots = cells.cases.size
     rows = np.bincount(members * slots + cells.slot, minlength=units * slots).reshape(units, slots)
@@ -149,7 +159,9 @@ def _kinds(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.
         yield (drawn @ kinds).astype(np.float64).reshape(-1, *cells.cases.shape)
 
 
-def _gathered(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
+def _draw_by_summing(
+    cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]
+) -> Iterator[Counts]:
     """Sum, by slot, how often the unit of each case is drawn: one read and one addition per case."""
     order = np.argsort(cells.slot, kind="stable")
     unit, occupied = members[order], np.flatnonzero(cells.cases)
@@ -166,7 +178,9 @@ def _gathered(cells: Cells, draws: int, seed: int, units: int, members: NDArray[
         yield counts.reshape(-1, *cells.cases.shape)
 
 
-def _normal(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]) -> Iterator[Counts]:
+def _draw_normal_approximation(
+    cells: Cells, draws: int, seed: int, units: int, members: NDArray[np.intp]
+) -> Iterator[Counts]:
     """Normal approximation for very many units, with the exact mean and covariance of a draw of units.
 
     A draw is the sum of ``w_u x_u`` over the units, with ``x_u`` the counts of unit u by slot and ``w``
@@ -176,7 +190,7 @@ def _normal(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np
     occupied = np.flatnonzero(cells.cases)
     slot = np.searchsorted(occupied, cells.slot)
     total = cells.cases.ravel()[occupied]
-    covariance = _products(slot, members, occupied.size) - np.outer(total, total) / units
+    covariance = _cross_products(slot, members, occupied.size) - np.outer(total, total) / units
     variances, directions = np.linalg.eigh(covariance)
     root = directions * np.sqrt(np.maximum(variances, 0))  # rounding can make a variance of 0 negative
     generator = np.random.default_rng(seed)
@@ -188,7 +202,7 @@ def _normal(cells: Cells, draws: int, seed: int, units: int, members: NDArray[np
         yield counts.reshape(-1, *cells.cases.shape)
 
 
-def _products(slot: NDArray[np.intp], members: NDArray[np.intp], slots: int) -> Floats:
+def _cross_products(slot: NDArray[np.intp], members: NDArray[np.intp], slots: int) -> Floats:
     """``sum x_u x_u'`` over the units: how many pairs of cases of one unit lie in each pair of slots."""
     order = np.argsort(members, kind="stable")
     slot, unit = slot[order], members[order]
@@ -203,7 +217,7 @@ def _products(slot: NDArray[np.intp], members: NDArray[np.intp], slots: int) -> 
     return pairs
 
 
-def _multinomial(cells: Cells, draws: int, seed: int) -> Iterator[Counts]:
+def _draw_multinomial(cells: Cells, draws: int, seed: int) -> Iterator[Counts]:
     generator = np.random.default_rng(seed)
     # numpy assigns the rounding remainder to the last slot, so that slot must not be empty.
     occupied = np.flatnonzero(cells.cases)

@@ -5,27 +5,27 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.calibrators import logistic_lines
+from lesion_triage.calibrate.calibrators import univariate_logistic_regressions
 from lesion_triage.calibrate.cells import Cells, Counts, Floats
 
 _NEWTON_STEPS = 8
 _CONVERGED = 1e-8  # of a slope and of an intercept; Newton's last step squares it
 
 
-def calibration_lines(cells: Cells, counts: Counts) -> Floats:
+def calibration_slope_and_intercept(cells: Cells, counts: Counts) -> Floats:
     """Slope and intercept of a logistic regression of the outcome on the score's logit, shape (draws, 2).
 
     (1, 0) is perfect; a slope below 1 means scores that are too extreme (Cox 1958, Biometrika 45:562). NaN
     where the classes are separated or the scores constant.
     """
-    whole = _nearby_lines(cells, cells.once(), np.array([[1.0, 0.0]]))
+    whole = _nearby_lines(cells, cells.sample_counts(), np.array([[1.0, 0.0]]))
     if np.isnan(whole).any():  # then it exists in no draw either
         return np.full((len(counts), 2), np.nan)
     return _nearby_lines(cells, counts, whole)
 
 
 def _nearby_lines(cells: Cells, counts: Counts, start: Floats) -> Floats:
-    """Newton steps without damping, and ``logistic_lines`` for the few draws that do not converge that way.
+    """Newton steps without damping; ``univariate_logistic_regressions`` for draws that do not converge.
 
     Both classes of a cell share its mean logit, so a step visits each cell once.
     """
@@ -33,7 +33,9 @@ def _nearby_lines(cells: Cells, counts: Counts, start: Floats) -> Floats:
     lines, settled = _newton(logits, outcomes, start)
     if not settled.all():
         strays = outcomes[~settled].reshape(-1, 2 * logits.size)
-        lines[~settled] = logistic_lines(np.tile(logits, 2), np.repeat([0.0, 1.0], logits.size), strays)
+        lines[~settled] = univariate_logistic_regressions(
+            np.tile(logits, 2), np.repeat([0.0, 1.0], logits.size), strays
+        )
     # With a single score the equations are singular, though rounding may make them look solvable.
     lines[np.count_nonzero(outcomes.any(axis=1), axis=1) < 2] = np.nan
     return lines

@@ -27,7 +27,7 @@ from lesion_triage.bundle.calibration import (
     calibrated_score,
 )
 from lesion_triage.calibrate.isotonic import isotonic_knots, venn_abers_knots
-from lesion_triage.calibrate.logistic import logistic_lines, regression
+from lesion_triage.calibrate.logistic import logistic_regression, univariate_logistic_regressions
 from lesion_triage.errors import CalibrationError
 
 __all__ = [
@@ -41,14 +41,14 @@ __all__ = [
     "fit_platt",
     "fit_temperature",
     "fit_venn_abers",
-    "logistic_lines",
+    "univariate_logistic_regressions",
 ]
 
 Kind = Literal["platt", "beta", "temperature", "isotonic", "venn_abers"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _CLIP = 1e-12  # a score of exactly 0 or 1 would make one case worth infinite log loss
-_LOOK = "check how the network was trained before you certify it."
+_TRAINING_HINT = "check how the network was trained before you certify it."
 
 
 def fit(kind: Kind, logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> Calibrator:
@@ -63,7 +63,7 @@ def fit(kind: Kind, logits: NDArray[np.float64], needs_in_person: NDArray[np.boo
         CalibrationError: shapes that differ, a logit that is not finite, one class only, logits all equal, or
             logits that rank the cases backwards, so that the scores would not rise.
     """
-    return _FITS[kind](logits, needs_in_person)
+    return _FITTERS[kind](logits, needs_in_person)
 
 
 def cross_fitted(
@@ -93,8 +93,8 @@ def cross_fitted(
     Raises:
         CalibrationError: as ``fit``, on all cases or on those outside some fold; fewer than 2 folds.
     """
-    x, positive = _checked(logits, needs_in_person)
-    return _out_of_fold(kind, x, positive, _folds(positive, units, folds, seed))
+    x, positive = _checked_inputs(logits, needs_in_person)
+    return _out_of_fold(kind, x, positive, _assign_folds(positive, units, folds, seed))
 
 
 def choose(
@@ -122,8 +122,8 @@ def choose(
     Raises:
         CalibrationError: input that no kind can take, or no kind that could be fitted in every fold.
     """
-    x, positive = _checked(logits, needs_in_person)
-    fold_of = _folds(positive, units, folds, seed)
+    x, positive = _checked_inputs(logits, needs_in_person)
+    fold_of = _assign_folds(positive, units, folds, seed)
     losses: dict[Kind, float] = {}
     refusal = "none was asked for"
     for kind in kinds:
@@ -142,13 +142,13 @@ def choose(
 
 def fit_platt(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) -> PlattCalibrator:
     """Maximum likelihood of ``sigmoid(slope * logit + intercept)``; arguments and errors as ``fit``."""
-    x, positive = _checked(logits, needs_in_person)
-    line = logistic_lines(x, _smoothed(positive), np.ones((1, x.size)))[0]
+    x, positive = _checked_inputs(logits, needs_in_person)
+    line = univariate_logistic_regressions(x, _platt_targets(positive), np.ones((1, x.size)))[0]
     slope, intercept = float(line[0]), float(line[1])
     if not (np.isfinite(line).all() and slope > 0):
         raise CalibrationError(
             f"the calibrator's slope is {slope:.4g} on {x.size} validation cases, expected more than 0: the "
-            f"logits do not rank positive cases above the others; {_LOOK}"
+            f"logits do not rank positive cases above the others; {_TRAINING_HINT}"
         )
     return PlattCalibrator(slope=slope, intercept=intercept)
 
@@ -158,9 +158,9 @@ def fit_temperature(logits: NDArray[np.float64], needs_in_person: NDArray[np.boo
 
     The unknown is 1 / temperature, in which the log likelihood is concave (Guo et al. 2017, ICML).
     """
-    x, positive = _checked(logits, needs_in_person)
-    _refuse_backwards(x, positive)
-    coefficients, _ = regression(x[None, :], _smoothed(positive))
+    x, positive = _checked_inputs(logits, needs_in_person)
+    _require_positive_ranking(x, positive)
+    coefficients, _ = logistic_regression(x[None, :], _platt_targets(positive))
     inverse = float(coefficients[0])
     temperature = 1 / inverse if inverse > 0 else 0.0
     if not 0 < temperature < math.inf:
@@ -179,13 +179,13 @@ def fit_beta(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]) ->
     0 and the other refitted (Kull, Silva Filho & Flach 2017). The log likelihood is concave, so the best fit
     that satisfies the signs is the constrained maximum. Arguments and errors as ``fit``.
     """
-    x, positive = _checked(logits, needs_in_person)
-    _refuse_backwards(x, positive)
+    x, positive = _checked_inputs(logits, needs_in_person)
+    _require_positive_ranking(x, positive)
     columns = np.stack([-np.logaddexp(0, -x), np.logaddexp(0, x), np.ones_like(x)])
     fits = []
     for used in ([0, 1, 2], [0, 2], [1, 2]):
         fitted = np.zeros(3)
-        fitted[used], loss = regression(columns[used], _smoothed(positive))
+        fitted[used], loss = logistic_regression(columns[used], _platt_targets(positive))
         if fitted[:2].min() >= 0 and fitted[:2].max() > 0:
             fits.append((loss, fitted.tolist()))
     if not fits:
@@ -203,8 +203,8 @@ def fit_isotonic(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]
 
     Its scores reach 0 and 1 if the outermost cases agree: it is overconfident in small samples.
     """
-    x, positive = _checked(logits, needs_in_person)
-    _refuse_backwards(x, positive)
+    x, positive = _checked_inputs(logits, needs_in_person)
+    _require_positive_ranking(x, positive)
     knots, scores = isotonic_knots(x, positive)
     return IsotonicCalibrator(logits=tuple(knots.tolist()), scores=tuple(scores.tolist()))
 
@@ -215,13 +215,13 @@ def fit_venn_abers(logits: NDArray[np.float64], needs_in_person: NDArray[np.bool
     One of its two probabilities is calibrated, at any sample size, if the cases are exchangeable (Vovk, Petej
     & Fedorova 2015). The score merges the two, and is never 0 or 1.
     """
-    x, positive = _checked(logits, needs_in_person)
-    _refuse_backwards(x, positive)
+    x, positive = _checked_inputs(logits, needs_in_person)
+    _require_positive_ranking(x, positive)
     knots, p0, p1 = venn_abers_knots(x, positive)
     return VennAbersCalibrator(logits=tuple(knots.tolist()), p0=tuple(p0.tolist()), p1=tuple(p1.tolist()))
 
 
-_FITS: Mapping[Kind, Callable[[NDArray[np.float64], NDArray[np.bool_]], Calibrator]] = {
+_FITTERS: Mapping[Kind, Callable[[NDArray[np.float64], NDArray[np.bool_]], Calibrator]] = {
     "platt": fit_platt,
     "beta": fit_beta,
     "temperature": fit_temperature,
@@ -230,7 +230,7 @@ _FITS: Mapping[Kind, Callable[[NDArray[np.float64], NDArray[np.bool_]], Calibrat
 }
 
 
-def _checked(
+def _checked_inputs(
     logits: NDArray[np.float64], needs_in_person: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Logits and outcomes as arrays, checked for what every kind requires.
@@ -255,7 +255,7 @@ def _checked(
     return x, positive
 
 
-def _refuse_backwards(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> None:
+def _require_positive_ranking(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> None:
     """Refuse logits whose AUROC is a half or less.
 
     This includes every sample whose isotonic regression is flat: its ROC curve is nowhere above the diagonal.
@@ -267,16 +267,19 @@ def _refuse_backwards(x: NDArray[np.float64], positive: NDArray[np.bool_]) -> No
     if 2 * pairs_won <= positives * negatives:
         raise CalibrationError(
             f"the AUROC of the logits is {pairs_won / (positives * negatives):.4g} on {x.size} validation "
-            f"cases, expected more than 0.5: the logits do not rank positive cases above the others; {_LOOK}"
+            f"cases, expected more than 0.5: the logits do not rank positive cases above the others; "
+            f"{_TRAINING_HINT}"
         )
 
 
-def _smoothed(positive: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _platt_targets(positive: NDArray[np.bool_]) -> NDArray[np.float64]:
     positives, negatives = int(positive.sum()), int((~positive).sum())
     return np.where(positive, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
 
-def _folds(positive: NDArray[np.bool_], units: Sequence[str], folds: int, seed: int) -> NDArray[np.int64]:
+def _assign_folds(
+    positive: NDArray[np.bool_], units: Sequence[str], folds: int, seed: int
+) -> NDArray[np.int64]:
     """Fold of every case, shape (n,)."""
     if len(units) != positive.size or folds < 2:
         raise CalibrationError(

@@ -74,7 +74,7 @@ class Case:
         return aggregate_logits([row.logit for row in self.rows if row.logit is not None], aggregation)
 
 
-def cases_of(predictions: Predictions) -> tuple[Case, ...]:
+def gather_cases(predictions: Predictions) -> tuple[Case, ...]:
     """Gather the rows of one split into cases, in order of first appearance.
 
     Raises:
@@ -120,7 +120,9 @@ def file_fingerprints(cases: Sequence[Case]) -> Iterator[str]:
     return (row.file_fingerprint for case in cases for row in case.rows)
 
 
-def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggregation) -> NDArray[np.float64]:
+def case_scores(
+    cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggregation
+) -> NDArray[np.float64]:
     """Score of every case, shape (cases,); +inf if no photograph is gradable, because such a case goes up.
 
     Raises:
@@ -135,25 +137,25 @@ def scores_of(cases: Sequence[Case], calibrator: Calibrator, aggregation: Aggreg
     )
 
 
-def flagged(cases: Sequence[Case], rules: RedFlags) -> NDArray[np.bool_]:
+def red_flag_mask(cases: Sequence[Case], rules: RedFlags) -> NDArray[np.bool_]:
     """True for every case that a red flag refers whatever its score, shape (cases,)."""
     return np.array(
         [any_flag_refers(raised_flags(rules.flags, case.history)) for case in cases], dtype=np.bool_
     )
 
 
-def positives_of(cases: Sequence[Case]) -> NDArray[np.bool_]:
+def positive_mask(cases: Sequence[Case]) -> NDArray[np.bool_]:
     """True for every case that needs an in-person visit, shape (cases,)."""
     return np.array([case.needs_in_person for case in cases], dtype=np.bool_)
 
 
-def units_of(cases: Sequence[Case]) -> NDArray[np.intp]:
+def unit_indices(cases: Sequence[Case]) -> NDArray[np.intp]:
     """Number of every case's unit, from 0 in order of first appearance, shape (cases,)."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(case.unit_id, len(numbers)) for case in cases], dtype=np.intp)
 
 
-def lowest_by_unit(scores: NDArray[np.float64], units: NDArray[np.intp]) -> NDArray[np.float64]:
+def lowest_score_by_unit(scores: NDArray[np.float64], units: NDArray[np.intp]) -> NDArray[np.float64]:
     """The lowest score among each unit's cases, shape (units,): a patient with one lesion missed is missed.
 
     Args:

@@ -35,7 +35,7 @@ class Sample:
     """Position of each sorted case in the original data."""
     scored: int
     """Cases with a finite score."""
-    ties: NDArray[np.intp]
+    distinct_starts: NDArray[np.intp]
     """Where each distinct finite score begins."""
 
     @classmethod
@@ -67,7 +67,11 @@ class Sample:
     def bin_starts(self) -> NDArray[np.intp]:
         """Where the bins of equal mass begin, at most ten; tied scores share a bin."""
         wanted = np.rint(np.arange(BINS) * self.scored / BINS).astype(np.intp)
-        return np.unique(self.ties[np.minimum(np.searchsorted(self.ties, wanted), self.ties.size - 1)])
+        return np.unique(
+            self.distinct_starts[
+                np.minimum(np.searchsorted(self.distinct_starts, wanted), self.distinct_starts.size - 1)
+            ]
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +87,7 @@ class Cells:
     """Of each case, in the order of the original data: ``positive * cells + cell``."""
     cases: Floats
     """Number of cases in the sample, shape (2, cells): negatives, positives."""
-    lowest: Floats
+    lowest_score: Floats
     """Lowest score of each cell, +inf for abstentions; shape (cells,)."""
     referred: NDArray[np.bool_]
     bins: NDArray[np.intp]
@@ -99,23 +103,25 @@ class Cells:
     """In nats; shape (2, cells)."""
     concordance: Floats
     """AUROC inside the cell, ties counting half; 0.5 where it has one class."""
-    found: Floats
+    positives_at_or_above: Floats
     """Share of the cell's positives that score at least as high as one of them, on average."""
-    flagged: Floats
+    negatives_at_or_above: Floats
     """Share of the cell's negatives that score at least as high as one of its positives, on average."""
 
     @classmethod
-    def of(cls, sample: Sample, borders: Iterable[float] = ()) -> Cells:
+    def of(cls, sample: Sample, boundaries: Iterable[float] = ()) -> Cells:
         """One cell for each distinct score up to ``MERGE_ABOVE`` of them, else ``merged``."""
-        return cls.merged(sample, borders) if sample.ties.size > MERGE_ABOVE else cls.exact(sample)
+        return (
+            cls.merged(sample, boundaries) if sample.distinct_starts.size > MERGE_ABOVE else cls.exact(sample)
+        )
 
     @classmethod
     def exact(cls, sample: Sample) -> Cells:
         """One cell for each distinct score."""
-        return cls._starting(sample, sample.ties)
+        return cls._from_starts(sample, sample.distinct_starts)
 
     @classmethod
-    def merged(cls, sample: Sample, borders: Iterable[float] = ()) -> Cells:
+    def merged(cls, sample: Sample, boundaries: Iterable[float] = ()) -> Cells:
         """About 500 cells, each with a small part of the positives and of the negatives.
 
         Cells are even on the scale ``arcsin(sqrt(share of the class))``. So they are smaller towards both
@@ -123,7 +129,7 @@ class Cells:
 
         Args:
             sample: the cases.
-            borders: scores at which a cell must begin. The referral threshold and the bins of equal mass
+            boundaries: scores at which a cell must begin. The referral threshold and the bins of equal mass
                 are always respected.
         """
         positive = sample.positive[: sample.scored]
@@ -131,17 +137,19 @@ class Cells:
         for members in (positive, ~positive):
             share = np.cumsum(members) / max(int(members.sum()), 1)
             place += np.arcsin(np.sqrt(share)) / np.pi
-        quota = np.floor(MERGED_CELLS * np.concatenate([[0.0], place[:-1]]))[sample.ties]
+        quota = np.floor(MERGED_CELLS * np.concatenate([[0.0], place[:-1]]))[sample.distinct_starts]
         begins = np.concatenate([[True], quota[1:] > quota[:-1]])
         forced = [
             *sample.bin_starts(),
             np.count_nonzero(~sample.referred),
-            *np.searchsorted(sample.scores, list(borders)),
+            *np.searchsorted(sample.scores, list(boundaries)),
         ]
-        return cls._starting(sample, sample.ties[begins | np.isin(sample.ties, forced)])
+        return cls._from_starts(
+            sample, sample.distinct_starts[begins | np.isin(sample.distinct_starts, forced)]
+        )
 
     @classmethod
-    def _starting(cls, sample: Sample, starts: NDArray[np.intp]) -> Cells:
+    def _from_starts(cls, sample: Sample, starts: NDArray[np.intp]) -> Cells:
         """Cells that begin at these sorted cases, each of which begins a distinct score."""
         cells, scored = starts.size + 1, sample.scored
         sizes = np.diff(np.concatenate([starts, [scored, sample.scores.size]]))
@@ -158,11 +166,13 @@ class Cells:
             return sums / np.maximum(count, 1)
 
         by_cell, members = sorted_slot % cells, cases.sum(axis=0)
-        concordance, found, flagged = _ranks_inside(sample, starts, cases[:, :-1])
+        concordance, positives_at_or_above, negatives_at_or_above = _ranking_within_cells(
+            sample, starts, cases[:, :-1]
+        )
         return cls(
             slot=slot,
             cases=cases,
-            lowest=np.append(scores[starts], math.inf),
+            lowest_score=np.append(scores[starts], math.inf),
             referred=np.append(sample.referred[starts], True),
             bins=np.searchsorted(starts, sample.bin_starts()) if scored else np.zeros(0, dtype=np.intp),
             score=mean(scores, by_cell, members),
@@ -171,8 +181,8 @@ class Cells:
             squared_error=mean((positive - scores) ** 2, sorted_slot, cases),
             log_loss=mean(-np.where(positive, log_score, log_rest), sorted_slot, cases),
             concordance=concordance,
-            found=found,
-            flagged=flagged,
+            positives_at_or_above=positives_at_or_above,
+            negatives_at_or_above=negatives_at_or_above,
         )
 
     def tally(self, weights: Floats) -> Counts:
@@ -182,20 +192,26 @@ class Cells:
         counts = np.bincount(places.ravel(), weights=weights.ravel(), minlength=rows * slots)
         return counts.astype(np.float64, copy=False).reshape(rows, *self.cases.shape)
 
-    def once(self) -> Counts:
+    def sample_counts(self) -> Counts:
         """The sample itself as a draw, shape (1, 2, cells)."""
         return self.cases[None]
 
 
-def _ranks_inside(sample: Sample, starts: NDArray[np.intp], cases: Floats) -> tuple[Floats, Floats, Floats]:
+def _ranking_within_cells(
+    sample: Sample, starts: NDArray[np.intp], cases: Floats
+) -> tuple[Floats, Floats, Floats]:
     """How positives and negatives rank inside each cell: concordance, found, flagged."""
-    concordance, found, flagged = np.ones((3, starts.size + 1)) * [[0.5], [1.0], [1.0]]
+    concordance, positives_at_or_above, negatives_at_or_above = np.ones((3, starts.size + 1)) * [
+        [0.5],
+        [1.0],
+        [1.0],
+    ]
     if starts.size:
         positive = sample.positive[: sample.scored].astype(np.float64)
-        first = np.searchsorted(sample.ties, starts)
-        cell = np.repeat(np.arange(starts.size), np.diff(np.append(first, sample.ties.size)))
-        positives = np.add.reduceat(positive, sample.ties)
-        negatives = np.add.reduceat(1 - positive, sample.ties)
+        first = np.searchsorted(sample.distinct_starts, starts)
+        cell = np.repeat(np.arange(starts.size), np.diff(np.append(first, sample.distinct_starts.size)))
+        positives = np.add.reduceat(positive, sample.distinct_starts)
+        negatives = np.add.reduceat(1 - positive, sample.distinct_starts)
         # Counted within the cell, so the cases of the cells before are subtracted.
         lower_positives, lower_negatives = (
             np.cumsum(tied) - tied - (np.cumsum(whole) - whole)[cell]
@@ -204,8 +220,8 @@ def _ranks_inside(sample: Sample, starts: NDArray[np.intp], cases: Floats) -> tu
         pairs = cases[0] * cases[1]
         for result, values, number in (
             (concordance, lower_negatives + 0.5 * negatives, pairs),
-            (found, cases[1][cell] - lower_positives, cases[1] ** 2),
-            (flagged, cases[0][cell] - lower_negatives, pairs),
+            (positives_at_or_above, cases[1][cell] - lower_positives, cases[1] ** 2),
+            (negatives_at_or_above, cases[0][cell] - lower_negatives, pairs),
         ):
             np.divide(np.add.reduceat(positives * values, first), number, out=result[:-1], where=number > 0)
-    return concordance, found, flagged
+    return concordance, positives_at_or_above, negatives_at_or_above

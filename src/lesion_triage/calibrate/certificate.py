@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.binomial import log_tail, log_tails
+from lesion_triage.calibrate.binomial import log_cdf, log_cdfs
 from lesion_triage.errors import CalibrationError
 
 Verdict = Literal["holds", "fails", "undecided"]
@@ -52,9 +52,9 @@ def allowed_misses(positives: int, target: float, confidence: float) -> int | No
     Raises:
         CalibrationError: an argument out of range.
     """
-    _check(positives, target, confidence)
+    _check_arguments(positives, target, confidence)
     limit = math.log1p(-confidence)
-    tails = islice(log_tails(positives, target), positives)
+    tails = islice(log_cdfs(positives, target), positives)
     granted = sum(1 for _ in takewhile(lambda tail: tail <= limit, tails))
     return granted - 1 if granted else None
 
@@ -65,15 +65,15 @@ def minimum_positives(target: float, confidence: float, misses: int = 0) -> int:
     Raises:
         CalibrationError: an argument out of range.
     """
-    _check(misses, target, confidence)
+    _check_arguments(misses, target, confidence)
     limit = math.log1p(-confidence)
     enough = misses + 1
-    while log_tail(enough, misses, target) > limit:
+    while log_cdf(enough, misses, target) > limit:
         enough *= 2
     too_few = misses if enough == misses + 1 else enough // 2
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
-        if log_tail(middle, misses, target) <= limit:
+        if log_cdf(middle, misses, target) <= limit:
             enough = middle
         else:
             too_few = middle
@@ -95,7 +95,7 @@ def sensitivity_lower_bound(positives: int, misses: int, confidence: float) -> f
     Raises:
         CalibrationError: an argument out of range.
     """
-    _check(positives, 0.5, confidence)
+    _check_arguments(positives, 0.5, confidence)
     if not 0 <= misses <= positives or positives == 0:
         raise CalibrationError(f"expected 0 to {positives} misses among {positives} cases, found {misses}.")
     if misses == positives:
@@ -103,14 +103,14 @@ def sensitivity_lower_bound(positives: int, misses: int, confidence: float) -> f
     limit = math.log1p(-confidence)
     low, high = 0.0, 1.0
     while low < (middle := (low + high) / 2) < high:
-        if log_tail(positives, misses, middle) <= limit:
+        if log_cdf(positives, misses, middle) <= limit:
             low = middle
         else:
             high = middle
     return low
 
 
-def verdict_on(positives: int, misses: int, target: float, confidence: float) -> Verdict:
+def sensitivity_verdict(positives: int, misses: int, target: float, confidence: float) -> Verdict:
     """Whether a threshold that was chosen elsewhere reaches the target on these cases.
 
     Both answers are exact tests of level ``1 - confidence``; the threshold must not have been chosen on them.
@@ -133,7 +133,7 @@ def verdict_on(positives: int, misses: int, target: float, confidence: float) ->
     return "undecided"
 
 
-def require_enough(
+def require_enough_positives(
     positives: int, target: float, confidence: float, *, unit: str = "case", split: str = "calibration"
 ) -> int:
     """Misses allowed among ``positives``, which must be enough for a certificate.
@@ -143,11 +143,11 @@ def require_enough(
     """
     allowed = allowed_misses(positives, target, confidence)
     if allowed is None:
-        raise CalibrationError(_too_few(positives, target, confidence, unit, split))
+        raise CalibrationError(_too_few_message(positives, target, confidence, unit, split))
     return allowed
 
 
-def rank_threshold(
+def order_statistic_threshold(
     positive_scores: NDArray[np.float64], target: float, confidence: float
 ) -> tuple[float, int]:
     """The theorem's threshold s(k+1), and k; every certificate is issued by this function.
@@ -173,11 +173,11 @@ def rank_threshold(
             f"{refused} of {scores.size} positive scores are NaN or -inf, expected finite numbers or +inf "
             "for an abstention; the model is broken, nothing was certified."
         )
-    allowed = require_enough(scores.size, target, confidence)
+    allowed = require_enough_positives(scores.size, target, confidence)
     return float(np.sort(scores)[allowed]), allowed
 
 
-def highest_score(positive_scores: NDArray[np.float64]) -> float:
+def highest_finite_score(positive_scores: NDArray[np.float64]) -> float:
     """The highest finite score.
 
     It replaces a threshold of +inf. A lower threshold refers more cases, so the promise still holds.
@@ -194,13 +194,13 @@ def highest_score(positive_scores: NDArray[np.float64]) -> float:
     return float(finite.max())
 
 
-def threshold_for(
+def certified_threshold(
     positive_scores: NDArray[np.float64], target: float, confidence: float
 ) -> tuple[float, int, int]:
     """The certified threshold of one group alone: refer if ``score >= threshold``.
 
     Args:
-        positive_scores: as ``rank_threshold`` takes them.
+        positive_scores: as ``order_statistic_threshold`` takes them.
         target: sensitivity to certify, in (0, 1).
         confidence: one-sided, in (0, 1).
 
@@ -208,14 +208,14 @@ def threshold_for(
         The threshold (finite), the misses allowed, and the misses seen: scores below the threshold.
 
     Raises:
-        CalibrationError: as ``rank_threshold``, or no finite score at all.
+        CalibrationError: as ``order_statistic_threshold``, or no finite score at all.
     """
-    ranked, allowed = rank_threshold(positive_scores, target, confidence)
-    threshold = min(ranked, highest_score(positive_scores))
+    ranked, allowed = order_statistic_threshold(positive_scores, target, confidence)
+    threshold = min(ranked, highest_finite_score(positive_scores))
     return threshold, allowed, int(np.count_nonzero(positive_scores < threshold))
 
 
-def _check(count: int, target: float, confidence: float) -> None:
+def _check_arguments(count: int, target: float, confidence: float) -> None:
     if count < 0:
         raise CalibrationError(f"expected a count of cases, found {count}.")
     if not (0 < target < 1 and 0 < confidence < 1):
@@ -224,7 +224,7 @@ def _check(count: int, target: float, confidence: float) -> None:
         )
 
 
-def _too_few(found: int, target: float, confidence: float, unit: str, split: str) -> str:
+def _too_few_message(found: int, target: float, confidence: float, unit: str, split: str) -> str:
     subject, verb = (unit, "needs") if found == 1 else (f"{unit}s", "need")
     return (
         f"{found} {subject} in split '{split}' {verb} an in-person visit; certifying sensitivity {target:g} "

@@ -13,14 +13,14 @@ from lesion_triage.calibrate.certificate import sensitivity_lower_bound
 from lesion_triage.calibrate.metrics import Proportion, proportion
 
 
-def clustered(units: NDArray[np.intp]) -> bool:
+def has_clusters(units: NDArray[np.intp]) -> bool:
     """True if two of these cases come from one unit."""
     ordered = np.sort(units)  # np.unique hashes, which takes forty times as long for a million
     return bool((ordered[1:] == ordered[:-1]).any())
 
 
-def share_of(
-    right: NDArray[np.bool_],
+def clustered_proportion(
+    successes: NDArray[np.bool_],
     units: NDArray[np.intp],
     drawn: Estimate | None = None,
     confidence: float = INTERVAL_CONFIDENCE,
@@ -39,17 +39,17 @@ def share_of(
     never lower a bound.
 
     Args:
-        right: shape (cases,); at least one.
+        successes: shape (cases,); at least one.
         units: what each of these cases belongs to, shape (cases,).
         drawn: interval from resampling units, which has no width at 0 or 1; if units hold several cases, the
             result covers it too.
         confidence: of the interval.
     """
-    exact = proportion(int(right.sum()), right.size, confidence)
-    if not clustered(units):
+    exact = proportion(int(successes.sum()), successes.size, confidence)
+    if not has_clusters(units):
         return exact
     sizes = np.unique(units, return_counts=True)[1]
-    trials = math.floor(right.size**2 / np.sum(sizes**2) + 1e-9)
+    trials = math.floor(successes.size**2 / np.sum(sizes**2) + 1e-9)
     one_sided = (1 + confidence) / 2
     low = _lower_bound(trials, trials * (1 - exact.value), one_sided)
     high = 1.0 - _lower_bound(trials, trials * exact.value, one_sided)

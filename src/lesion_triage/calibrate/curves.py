@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cells import Floats, Sample
-from lesion_triage.calibrate.clustered_proportions import share_of
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import Proportion
 
-POINTS = 400
+MAX_CURVE_POINTS = 400
 """Points of a thinned curve, spaced evenly along it, so that no visible step is lost."""
-BARS = 40
+HISTOGRAM_BARS = 40
 
 _CLIP = 1e-6
 
@@ -52,7 +52,7 @@ class Histogram:
     positives_without_score: int
 
 
-def roc_curve(sample: Sample, points: int = POINTS) -> Curve:
+def roc_curve(sample: Sample, points: int = MAX_CURVE_POINTS) -> Curve:
     """Sensitivity (y) against 1 - specificity (x), from nobody referred to everybody.
 
     Abstentions are referred at every threshold, so the point after (0, 0) refers them alone.
@@ -67,7 +67,7 @@ def roc_curve(sample: Sample, points: int = POINTS) -> Curve:
     return _thinned(np.append(0.0, false / false[-1]), np.append(0.0, found / found[-1]), points)
 
 
-def precision_recall_curve(sample: Sample, points: int = POINTS) -> Curve:
+def precision_recall_curve(sample: Sample, points: int = MAX_CURVE_POINTS) -> Curve:
     """PPV (y) against sensitivity (x), from the highest score down; abstentions are referred throughout.
 
     Linear interpolation between points is not valid here (Davis & Goadrich 2006, ICML): draw steps.
@@ -87,7 +87,7 @@ def score_histogram(sample: Sample) -> Histogram:
     odds = log_odds(sample.scores[: sample.scored])
     positive, without = sample.positive[: sample.scored], sample.positive[sample.scored :]
     low, high = (float(odds.min()), float(odds.max())) if odds.size else (-1.0, 1.0)
-    edges = np.linspace(low - 1e-3, high + 1e-3, BARS + 1)
+    edges = np.linspace(low - 1e-3, high + 1e-3, HISTOGRAM_BARS + 1)
     counts = [np.histogram(odds[members], edges)[0] for members in (~positive, positive)]
     return Histogram(
         edges=tuple((1 / (1 + np.exp(-edges))).tolist()),
@@ -114,7 +114,7 @@ def reliability(sample: Sample, units: NDArray[np.intp] | None = None) -> tuple[
         Bin(
             cases=int(end - start),
             mean_score=float(sample.scores[start:end].mean()),
-            observed=share_of(sample.positive[start:end], of[start:end]),
+            observed=clustered_proportion(sample.positive[start:end], of[start:end]),
         )
         for start, end in pairwise([*starts, sample.scored])
     )

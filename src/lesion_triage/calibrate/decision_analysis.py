@@ -12,7 +12,7 @@ from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.errors import CalibrationError
 
-EACH_OF_TWO = 0.975
+BONFERRONI_PAIR_CONFIDENCE = 0.975
 """Confidence of each of two intervals that must hold jointly with 95 % (Bonferroni)."""
 
 
@@ -35,7 +35,7 @@ class NetBenefit:
     refer_none: float = 0.0
 
 
-def prevalence_adjusted(
+def predictive_values_by_bayes(
     sensitivity: Floats | float, specificity: Floats | float, prevalence: Floats | float
 ) -> tuple[Floats, Floats]:
     """PPV and NPV by Bayes' rule, for arguments in [0, 1] that broadcast together.
@@ -60,11 +60,11 @@ def predictive_values(
     """PPV and NPV at each prevalence, with a band that covers all prevalences at once.
 
     Both grow with sensitivity and with specificity, so their bounds are reached at the corners of the two
-    intervals. With each interval at ``EACH_OF_TWO`` the band as a whole covers with at least 95 %, however
-    the two depend on each other.
+    intervals. With each interval at ``BONFERRONI_PAIR_CONFIDENCE`` the band as a whole covers with at least
+    95 %, however the two depend on each other.
 
     Args:
-        sensitivity: of the positive cases, with an interval at ``EACH_OF_TWO``.
+        sensitivity: of the positive cases, with an interval at ``BONFERRONI_PAIR_CONFIDENCE``.
         specificity: of the negative cases, likewise.
         prevalences: in (0, 1).
 
@@ -73,7 +73,7 @@ def predictive_values(
     """
     shares = _open_unit_interval("prevalence", prevalences)
     value, low, high = (
-        prevalence_adjusted(getattr(sensitivity, end), getattr(specificity, end), shares)
+        predictive_values_by_bayes(getattr(sensitivity, end), getattr(specificity, end), shares)
         for end in ("value", "low", "high")
     )
 
@@ -113,7 +113,7 @@ def net_benefit(
     odds = at / (1 - at)
 
     def measure(cells: Cells, counts: Counts) -> Floats:
-        below = np.searchsorted(cells.lowest, at)  # how many cells are not referred at each p
+        below = np.searchsorted(cells.lowest_score, at)  # how many cells are not referred at each p
         up_to = np.concatenate([np.zeros((*counts.shape[:2], 1)), np.cumsum(counts, axis=2)], axis=2)
         everybody = up_to[:, :, -1:]
         return np.concatenate(
@@ -124,7 +124,7 @@ def net_benefit(
             axis=1,
         )
 
-    estimates = bootstrap(sample, measure, draws, seed, units, borders=probabilities)
+    estimates = bootstrap(sample, measure, draws, seed, units, boundaries=probabilities)
     return tuple(map(NetBenefit, probabilities, estimates[: at.size], estimates[at.size :]))
 
 

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from lesion_triage.bundle.certificate import ALL_UNITS, KNOWN_WHEN_SERVING, GroupBy, GroupRow, Rule
 from lesion_triage.bundle.policy import UNKNOWN_GROUP, group_of
 from lesion_triage.bundle.schema import Grouping
-from lesion_triage.calibrate.cases import Case, lowest_by_unit, units_of
+from lesion_triage.calibrate.cases import Case, lowest_score_by_unit, unit_indices
 from lesion_triage.calibrate.certificate import (
     allowed_misses,
-    highest_score,
+    highest_finite_score,
     minimum_positives,
-    rank_threshold,
+    order_statistic_threshold,
     sensitivity_lower_bound,
 )
 from lesion_triage.errors import CalibrationError
@@ -54,45 +54,47 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
+class JointThresholds:
     """Thresholds that hold for all certified groups at once."""
 
     threshold: float
     """The lowest."""
     level: float
     """Confidence at which each group was certified."""
-    own: Mapping[tuple[str, str], float]
+    own_thresholds: Mapping[tuple[str, str], float]
     """(by, group) -> the highest threshold that this group allows, +inf if it allows any. A group that is
     not certifiable has no entry."""
     groupings: tuple[Grouping, ...]
 
 
 def positive_groups(
-    cases: Sequence[Case], scores: NDArray[np.float64], wanted: Sequence[GroupBy], enough: int
+    cases: Sequence[Case], scores: NDArray[np.float64], dimensions: Sequence[GroupBy], minimum_units: int
 ) -> tuple[Group, ...]:
     """Everyone together, then the groups of each dimension; small ones are merged if a parent is declared.
 
     Args:
         cases: the positive cases.
         scores: of each, shape (cases,).
-        wanted: the dimensions.
-        enough: positive units below which a group is small.
+        dimensions: the dimensions.
+        minimum_units: positive units below which a group is small.
     """
-    units = units_of(cases)
-    groups = [Group(ALL_UNITS, ALL_UNITS, (ALL_UNITS,), lowest_by_unit(scores, units))]
-    for dimension in wanted:
-        labels = [labels_of(case, dimension) for case in cases]
+    units = unit_indices(cases)
+    groups = [Group(ALL_UNITS, ALL_UNITS, (ALL_UNITS,), lowest_score_by_unit(scores, units))]
+    for dimension in dimensions:
+        labels = [group_labels(case, dimension) for case in cases]
         inside = {
             leaf: np.array([leaf in own for own in labels], dtype=np.bool_)
             for leaf in sorted(frozenset().union(*labels))
         }
-        for name, leaves in _merged(inside, units, dimension.parents, enough).items():
+        for name, leaves in _merge_small_groups(inside, units, dimension.parents, minimum_units).items():
             members = np.logical_or.reduce([inside[leaf] for leaf in leaves])
-            groups.append(Group(dimension.by, name, leaves, lowest_by_unit(scores[members], units[members])))
+            groups.append(
+                Group(dimension.by, name, leaves, lowest_score_by_unit(scores[members], units[members]))
+            )
     return tuple(groups)
 
 
-def labels_of(case: Case, dimension: GroupBy) -> frozenset[str]:
+def group_labels(case: Case, dimension: GroupBy) -> frozenset[str]:
     """The groups of one positive case; several if its photographs were taken or labelled differently.
 
     What a platform can send with a new case is taken from the history, exactly as the server reads it. What
@@ -105,13 +107,13 @@ def labels_of(case: Case, dimension: GroupBy) -> frozenset[str]:
 
 
 def certify_jointly(
-    groups: Sequence[Group], wanted: Sequence[GroupBy], rule: Rule, target: float, confidence: float
-) -> Joint:
+    groups: Sequence[Group], dimensions: Sequence[GroupBy], rule: Rule, target: float, confidence: float
+) -> JointThresholds:
     """Thresholds at which every group that is large enough reaches the target, all of them together.
 
     Args:
         groups: from ``positive_groups``; the first is everyone.
-        wanted: the dimensions that they were made from.
+        dimensions: the dimensions that they were made from.
         rule: see the module docstring.
         target: sensitivity.
         confidence: one-sided, joint.
@@ -121,22 +123,29 @@ def certify_jointly(
             enough for its own threshold.
     """
     everyone, parts = groups[0], groups[1:]
-    ceiling = highest_score(everyone.scores)
+    ceiling = highest_finite_score(everyone.scores)
     if rule == "group_thresholds":
-        _refuse_overlap(everyone, parts)
-        level, certified = _share_the_error(parts, target, confidence)
+        _require_disjoint(everyone, parts)
+        level, certified = _bonferroni_groups(parts, target, confidence)
     else:
         level = confidence
         certified = [group for group in groups if allowed_misses(group.size, target, level) is not None]
-    own = {(group.by, group.name): rank_threshold(group.scores, target, level)[0] for group in certified}
+    own = {
+        (group.by, group.name): order_statistic_threshold(group.scores, target, level)[0]
+        for group in certified
+    }
     lowest = min(*own.values(), ceiling)
     common = rule == "common_threshold"
     served = {key: lowest if common else min(value, ceiling) for key, value in own.items()}
-    return Joint(lowest, level, own, _groupings(groups, wanted, rule, served))
+    return JointThresholds(lowest, level, own, _groupings(groups, dimensions, rule, served))
 
 
-def rows_of(
-    groups: Sequence[Group], joint: Joint, target: float, confidence: float, misses_seen: Sequence[int]
+def group_rows(
+    groups: Sequence[Group],
+    joint: JointThresholds,
+    target: float,
+    confidence: float,
+    misses_seen: Sequence[int],
 ) -> tuple[GroupRow, ...]:
     """The certificate's row for each group, everyone first.
 
@@ -148,7 +157,7 @@ def rows_of(
         misses_seen: for each group, the positive units that the policy leaves below the threshold.
     """
     rows = [_row(group, joint, target, seen) for group, seen in zip(groups, misses_seen, strict=True)]
-    if (ALL_UNITS, ALL_UNITS) not in joint.own:
+    if (ALL_UNITS, ALL_UNITS) not in joint.own_thresholds:
         # Every positive unit is in one certified group, or goes up: what holds for each group holds for all.
         certified = [row for row in rows if row.status == "certified"]
         implied = {
@@ -161,8 +170,8 @@ def rows_of(
     return tuple(rows)
 
 
-def _row(group: Group, joint: Joint, target: float, misses_seen: int) -> GroupRow:
-    own = joint.own.get((group.by, group.name))
+def _row(group: Group, joint: JointThresholds, target: float, misses_seen: int) -> GroupRow:
+    own = joint.own_thresholds.get((group.by, group.name))
     allowed = None if own is None else allowed_misses(group.size, target, joint.level)
     return GroupRow(
         by=group.by,
@@ -182,11 +191,11 @@ def _row(group: Group, joint: Joint, target: float, misses_seen: int) -> GroupRo
     )
 
 
-def _merged(
+def _merge_small_groups(
     inside: Mapping[str, NDArray[np.bool_]],
     units: NDArray[np.intp],
     parents: Mapping[str, str],
-    enough: int,
+    minimum_units: int,
 ) -> dict[str, tuple[str, ...]]:
     """Name of each merged group -> the groups of the data that it contains.
 
@@ -198,14 +207,14 @@ def _merged(
         return np.unique(units[np.logical_or.reduce([inside[leaf] for leaf in leaves])]).size
 
     groups: dict[str, tuple[str, ...]] = {leaf: (leaf,) for leaf in inside}
-    while small := sorted(name for name in groups if name in parents and size(groups[name]) < enough):
+    while small := sorted(name for name in groups if name in parents and size(groups[name]) < minimum_units):
         parent = parents[small[0]]
-        below = [name for name in groups if name == parent or _is_below(name, parent, parents)]
+        below = [name for name in groups if name == parent or _is_descendant(name, parent, parents)]
         groups[parent] = tuple(sorted(leaf for name in below for leaf in groups.pop(name)))
     return dict(sorted(groups.items()))
 
 
-def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
+def _is_descendant(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
     while name in parents:
         name = parents[name]
         if name == ancestor:
@@ -213,7 +222,7 @@ def _is_below(name: str, ancestor: str, parents: Mapping[str, str]) -> bool:
     return False
 
 
-def _refuse_overlap(everyone: Group, parts: Sequence[Group]) -> None:
+def _require_disjoint(everyone: Group, parts: Sequence[Group]) -> None:
     if sum(group.size for group in parts) > everyone.size:
         raise CalibrationError(
             "some patients have positive lesions in two groups, so group thresholds would promise nothing "
@@ -221,7 +230,7 @@ def _refuse_overlap(everyone: Group, parts: Sequence[Group]) -> None:
         )
 
 
-def _share_the_error(parts: Sequence[Group], target: float, confidence: float) -> tuple[float, list[Group]]:
+def _bonferroni_groups(parts: Sequence[Group], target: float, confidence: float) -> tuple[float, list[Group]]:
     """Confidence 1 - d / G of each, and the G groups: as many as can be certified, judged by size alone."""
     by_size = sorted(parts, key=lambda group: -group.size)
     for count in range(len(by_size), 0, -1):
@@ -238,7 +247,7 @@ def _share_the_error(parts: Sequence[Group], target: float, confidence: float) -
 
 def _groupings(
     groups: Sequence[Group],
-    wanted: Sequence[GroupBy],
+    dimensions: Sequence[GroupBy],
     rule: Rule,
     served: Mapping[tuple[str, str], float],
 ) -> tuple[Grouping, ...]:
@@ -254,6 +263,6 @@ def _groupings(
                 for leaf in group.members
             },
         )
-        for dimension in wanted
+        for dimension in dimensions
         if rule == "group_thresholds" or dimension.small == "route_up"
     )

@@ -29,8 +29,8 @@ def isotonic_knots(
     Returns:
         Lowest and highest logit of every pool (one logit if they are equal), and the pool's score at each.
     """
-    distinct, cases, positives = _diagram(logits, positive)
-    following = _corners(cases, positives)
+    distinct, cases, positives = _cumulative_sum_diagram(logits, positive)
+    following = _next_corners(cases, positives)
     corners = [0]
     while corners[-1] < distinct.size:
         corners.append(following[corners[-1]])
@@ -53,7 +53,7 @@ def venn_abers_knots(
         Knots, and at each of them p0 and p1 as ``VennAbersCalibrator`` reads them: distinct logits at which
         p0 steps up, or above which p1 does.
     """
-    distinct, cases, positives = _diagram(logits, positive)
+    distinct, cases, positives = _cumulative_sum_diagram(logits, positive)
     found, among = _pools_of_an_added_positive(cases, positives)
     p1 = found / among
     # Rotating the diagram by 180 degrees exchanges the classes, reverses the order and makes p1 1 - p0.
@@ -69,7 +69,7 @@ def venn_abers_knots(
     return distinct[steps], p0[steps], p1[steps]
 
 
-def _diagram(
+def _cumulative_sum_diagram(
     logits: NDArray[np.float64], positive: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float64], Points, Points]:
     """Distinct logits, shape (k,), and both coordinates of the k + 1 points of the diagram."""
@@ -78,7 +78,7 @@ def _diagram(
     return distinct, [0, *np.cumsum(counts).tolist()], [0, *np.cumsum(hits).tolist()]
 
 
-def _corners(across: Points, up: Points) -> list[int]:
+def _next_corners(across: Points, up: Points) -> list[int]:
     """For each point but the last, the next corner of the convex minorant of that point and all after it."""
     last = len(across) - 1
     following = [last] * last
@@ -102,7 +102,7 @@ def _pools_of_an_added_positive(across: Points, up: Points) -> tuple[NDArray[np.
     the next the segment never gets flatter, so both ends only move to the right: ``left`` to the point moved
     last, if that lies below the segment, and ``right`` from corner to corner.
     """
-    following = _corners(across, up)
+    following = _next_corners(across, up)
     found, among = [], []
     left_across = left_up = -1
     right = 0

@@ -22,7 +22,7 @@ from lesion_triage.bundle.document import Sha256
 from lesion_triage.bundle.files import append_line
 from lesion_triage.errors import CalibrationError
 
-NAME = "ledger.jsonl"
+LEDGER_FILE_NAME = "ledger.jsonl"
 
 
 class Entry(Look):
@@ -66,7 +66,7 @@ def read(path: Path) -> tuple[Entry, ...]:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[tuple[Entry, ...]]:
+def locked(path: Path) -> Iterator[tuple[Entry, ...]]:
     """All looks, with the ledger locked: of two concurrent looks, one counts as the second.
 
     Raises:
@@ -76,14 +76,14 @@ def held(path: Path) -> Iterator[tuple[Entry, ...]]:
         lock = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = _lock_of(path)
+            lock = _lock_path(path)
             stack.enter_context(locks.held(lock))
         except OSError as error:
             raise _not_writable(lock, error) from None
         yield read(path)
 
 
-def _lock_of(path: Path) -> Path:
+def _lock_path(path: Path) -> Path:
     """The file to lock while a look is added: one beside the ledger, or the ledger if none can be made.
 
     The ledger itself is the second choice: on a Windows share, only the handle that holds the lock can write
@@ -120,7 +120,7 @@ def require_writable(path: Path) -> None:
         else:
             with tempfile.TemporaryFile(dir=path.parent):
                 pass
-        needed = _lock_of(path)
+        needed = _lock_path(path)
         if needed.exists():
             with locks.opened(needed):
                 pass
@@ -135,7 +135,7 @@ def _not_writable(path: Path, error: OSError) -> CalibrationError:
     )
 
 
-def look_of(certificate: Certificate, settings_sha256: str) -> Look:
+def look_from_certificate(certificate: Certificate, settings_sha256: str) -> Look:
     """The look that a certificate records."""
     return Look(
         looked_at=certificate.issued_at,
@@ -151,12 +151,12 @@ def look_of(certificate: Certificate, settings_sha256: str) -> Look:
     )
 
 
-def entry_of(certificate: Certificate, settings_sha256: str, files_sha256: str) -> Entry:
+def entry_from_certificate(certificate: Certificate, settings_sha256: str, files_sha256: str) -> Entry:
     """The line that a certificate leaves in the ledger."""
-    return Entry(**dict(look_of(certificate, settings_sha256)), files_sha256=files_sha256)
+    return Entry(**dict(look_from_certificate(certificate, settings_sha256)), files_sha256=files_sha256)
 
 
-def same_look(
+def find_repeated_look(
     looks: Sequence[Entry], cases_sha256: str, model_sha256: str, settings_sha256: str
 ) -> Entry | None:
     """The earlier look that this one would repeat exactly, if any: repeating it spends no confidence."""
@@ -164,7 +164,7 @@ def same_look(
     return next((k for k in looks if (k.cases_sha256, k.model_sha256, k.settings_sha256) == wanted), None)
 
 
-def at(
+def looks_at_pictures(
     looks: Sequence[Entry], cases_sha256: str, files_sha256: str, model_sha256: str | None = None
 ) -> tuple[Look, ...]:
     """The looks at exactly these pictures, in order: the same pixels, or the same files at any input size.
@@ -184,7 +184,7 @@ def at(
     )
 
 
-def require_asked_for(earlier: Sequence[Look], second_look: str) -> None:
+def require_second_look_reason(earlier: Sequence[Look], second_look: str) -> None:
     """Refuse a second look at the same cases that was not requested.
 
     Args:

@@ -16,7 +16,7 @@ _CONSTANT = 1e-12
 _DEPENDENT = 1e-10  # smallest part of a column that the columns before it may leave unexplained
 
 
-def logistic_lines(
+def univariate_logistic_regressions(
     x: NDArray[np.float64],
     targets: NDArray[np.float64],
     weights: NDArray[np.float64],
@@ -60,7 +60,7 @@ def logistic_lines(
     return np.stack([beta[:, 0] / spread / scale, beta[:, 1] - beta[:, 0] / spread * centre], axis=1)
 
 
-def regression(
+def logistic_regression(
     columns: NDArray[np.float64], targets: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], float]:
     """One logistic regression on a few columns, by damped Newton steps on an orthonormal basis of them.

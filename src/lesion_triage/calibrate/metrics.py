@@ -16,17 +16,17 @@ from lesion_triage.calibrate.bootstrap import (
     Estimate,
     bootstrap,
     draw_counts,
-    percentiles,
+    percentile_interval,
 )
-from lesion_triage.calibrate.calibration_slope import calibration_lines
+from lesion_triage.calibrate.calibration_slope import calibration_slope_and_intercept
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.certificate import sensitivity_lower_bound
 from lesion_triage.calibrate.smooth_ece import smooth_calibration_error
 from lesion_triage.errors import CalibrationError
 
-PLACED_ABOVE = 50_000
+PLACEMENT_ABOVE_CASES = 50_000
 """Cases above which two AUROCs are compared by placement values."""
-FEWEST_MOVED = 6
+SIGN_TEST_MIN_UNITS = 6
 """Fewest units, all changing the same way, for which an exact two-sided sign test at 5 % rejects chance."""
 
 __all__ = [
@@ -38,19 +38,19 @@ __all__ = [
     "auprc",
     "auroc",
     "auroc_difference",
-    "auroc_of",
+    "auroc_from_scores",
     "auroc_with_interval",
     "brier",
     "calibration_error",
-    "calibration_lines",
+    "calibration_slope_and_intercept",
     "log_loss",
     "npv",
-    "placed_difference",
+    "placement_auroc_difference",
     "ppv",
     "proportion",
+    "proportion_difference_interval",
     "referral_rate",
     "sensitivity",
-    "share_difference",
     "smooth_calibration_error",
     "specificity",
     "summarise",
@@ -79,16 +79,16 @@ def auroc(cells: Cells, counts: Counts) -> Floats:
         Shape (draws,); NaN where a draw lacks a class. The other metrics here take the same arguments, and
         are NaN where a draw lacks the cases they need.
     """
-    negatives, positives = _scored(counts)
+    negatives, positives = _scored_counts(counts)
     below = np.cumsum(negatives, axis=1) - negatives * (1 - cells.concordance[:-1])
     return _ratio(np.einsum("bc,bc->b", positives, below), positives.sum(axis=1) * negatives.sum(axis=1))
 
 
 def auprc(cells: Cells, counts: Counts) -> Floats:
     """Average precision: the precision at each distinct score, weighted by the positives found there."""
-    negatives, positives = (part[:, ::-1] for part in _scored(counts))
-    found = np.cumsum(positives, axis=1) - positives * (1 - cells.found[-2::-1])
-    flagged = found + np.cumsum(negatives, axis=1) - negatives * (1 - cells.flagged[-2::-1])
+    negatives, positives = (part[:, ::-1] for part in _scored_counts(counts))
+    found = np.cumsum(positives, axis=1) - positives * (1 - cells.positives_at_or_above[-2::-1])
+    flagged = found + np.cumsum(negatives, axis=1) - negatives * (1 - cells.negatives_at_or_above[-2::-1])
     precision = np.divide(found, flagged, out=np.zeros_like(found), where=flagged > 0)
     return _ratio(np.einsum("bc,bc->b", positives, precision), positives.sum(axis=1))
 
@@ -138,11 +138,11 @@ def referral_rate(cells: Cells, counts: Counts) -> Floats:
     return _ratio(counts.sum(axis=1) @ cells.referred, counts.sum(axis=(1, 2)))
 
 
-_OF_SCORES = (auroc, auprc, brier, log_loss, calibration_error, smooth_calibration_error)
-_OF_DECISIONS = (sensitivity, specificity, ppv, npv, referral_rate)
-_OF_LINES = ("calibration_slope", "calibration_intercept")
+_SCORE_FUNCTIONS = (auroc, auprc, brier, log_loss, calibration_error, smooth_calibration_error)
+_DECISION_FUNCTIONS = (sensitivity, specificity, ppv, npv, referral_rate)
+_LINE_METRIC_NAMES = ("calibration_slope", "calibration_intercept")
 
-SCORE_METRICS = (*(metric.__name__ for metric in _OF_SCORES), *_OF_LINES)
+SCORE_METRICS = (*(metric.__name__ for metric in _SCORE_FUNCTIONS), *_LINE_METRIC_NAMES)
 """Names of the metrics that are measured on cases with a score."""
 
 
@@ -167,18 +167,20 @@ def summarise(
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
     """
-    single = (*(_OF_SCORES if sample.scored else ()), *_OF_DECISIONS)
+    single = (*(_SCORE_FUNCTIONS if sample.scored else ()), *_DECISION_FUNCTIONS)
     names = [metric.__name__ for metric in single]
 
     def measure(cells: Cells, counts: Counts) -> Floats:
         columns = [metric(cells, counts) for metric in single]
-        return np.column_stack([*columns, calibration_lines(cells, counts)] if sample.scored else columns)
+        return np.column_stack(
+            [*columns, calibration_slope_and_intercept(cells, counts)] if sample.scored else columns
+        )
 
     if sample.scored:
-        names += _OF_LINES
+        names += _LINE_METRIC_NAMES
     found = dict(zip(names, bootstrap(sample, measure, draws, seed, units), strict=True))
     if sample.scored:
-        found["auroc"] = _as_wide_as_pairs_allow(found["auroc"], sample, units)
+        found["auroc"] = _widen_by_independent_pairs(found["auroc"], sample, units)
         ranked = found["auprc"]
         found["auprc"] = ranked if ranked is not None and ranked.low < ranked.high else None
     return found
@@ -200,29 +202,29 @@ def auroc_with_interval(
     cases, percentiles alone cover it in as few as 0.7 of all samples, and with this limit in 0.98 or more.
     """
     (found,) = bootstrap(sample, lambda cells, counts: auroc(cells, counts)[:, None], draws, seed, units)
-    return _as_wide_as_pairs_allow(found, sample, units)
+    return _widen_by_independent_pairs(found, sample, units)
 
 
-def _as_wide_as_pairs_allow(
+def _widen_by_independent_pairs(
     found: Estimate | None, sample: Sample, units: NDArray[np.intp] | None
 ) -> Estimate | None:
     if found is None:
         return None
     cases = sample.order[: sample.scored]
-    alike = _alike(sample.positive[: sample.scored], cases if units is None else units[cases])
+    alike = _unanimous_pairs_bound(sample.positive[: sample.scored], cases if units is None else units[cases])
     if found.low < found.high:
         return replace(found, low=min(found.low, alike), high=max(found.high, 1 - alike))
     low = found.value * alike
     return Estimate(found.value, low, low + 1 - alike, draws=0)
 
 
-def _alike(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> float:
+def _unanimous_pairs_bound(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> float:
     """Lower bound, at 97.5 % confidence, for the share of pairs that come out as all of these pairs did."""
-    pairs = _pairs(positive, units)
+    pairs = _independent_pairs(positive, units)
     return proportion(pairs, pairs).low if pairs else 0.0
 
 
-def _pairs(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> int:
+def _independent_pairs(positive: NDArray[np.bool_], units: NDArray[np.intp]) -> int:
     """Largest number of pairs of a positive and a negative case that use no unit twice."""
     one, other = np.unique(units[positive]), np.unique(units[~positive])
     return min(one.size, other.size, np.union1d(one, other).size // 2)
@@ -245,9 +247,9 @@ def auroc_difference(
     Every draw has the same difference, as when both separate the classes: the interval allows for pairs that
     come out otherwise, as in ``auroc_with_interval``.
 
-    Fewer than ``FEWEST_MOVED`` effective units of a class make up the difference: these are too few for draws
-    to represent. The interval is widened to include 0 and that of ``share_difference``, for the shares of the
-    independent pairs that are gained and lost.
+    Fewer than ``SIGN_TEST_MIN_UNITS`` effective units of a class make up the difference: these are too few
+    for draws to represent. The interval is widened to include 0 and ``proportion_difference_interval``, for
+    the shares of the independent pairs that are gained and lost.
 
     Args:
         first: scores in [0, 1], shape (n,).
@@ -265,30 +267,32 @@ def auroc_difference(
     """
     if not (np.isfinite(first).all() and np.isfinite(second).all()):
         raise CalibrationError("a paired comparison needs a finite score of every case from both.")
-    if positive.size > PLACED_ABOVE:
-        found = placed_difference(first, second, positive, draws, seed, units)
+    if positive.size > PLACEMENT_ABOVE_CASES:
+        found = placement_auroc_difference(first, second, positive, draws, seed, units)
     else:
-        found = _drawn_difference(first, second, positive, draws, seed, units)
+        found = _bootstrap_auroc_difference(first, second, positive, draws, seed, units)
     if found is None or np.array_equal(_ranks(first), _ranks(second)):
         return found
     of = np.arange(positive.size) if units is None else np.unique(units, return_inverse=True)[1]
     if found.low == found.high:
-        alike = _alike(positive, of)
+        alike = _unanimous_pairs_bound(positive, of)
         middle, reach = found.value * alike, 1 - alike
         return Estimate(found.value, middle - reach, middle + reach, draws=0)
-    moved = _placement(first, positive) - _placement(second, positive)
+    moved = _placement_values(first, positive) - _placement_values(second, positive)
     for members in (positive, ~positive):
         by_unit = np.bincount(of[members], weights=moved[members]) / np.count_nonzero(members)
         # The effective number of units that make up the difference (Kish 1965).
-        if np.abs(by_unit).sum() ** 2 < FEWEST_MOVED * np.sum(by_unit**2):
-            pairs = _pairs(positive, of)
+        if np.abs(by_unit).sum() ** 2 < SIGN_TEST_MIN_UNITS * np.sum(by_unit**2):
+            pairs = _independent_pairs(positive, of)
             sides = (float(np.maximum(side, 0).sum()) for side in (by_unit, -by_unit))
-            low, high = share_difference(*(_share_about(side, pairs) for side in sides))
+            low, high = proportion_difference_interval(
+                *(_fractional_proportion(side, pairs) for side in sides)
+            )
             found = replace(found, low=min(found.low, low, 0.0), high=max(found.high, high, 0.0))
     return found
 
 
-def _share_about(share: float, trials: int) -> Proportion:
+def _fractional_proportion(share: float, trials: int) -> Proportion:
     """Interval of a share that may lie between whole numbers of successes; it covers those of both."""
     if not trials:
         return Proportion(0, 0, share, 0.0, 1.0)
@@ -298,7 +302,7 @@ def _share_about(share: float, trials: int) -> Proportion:
     return Proportion(below.successes, trials, share, below.low, above.high)
 
 
-def share_difference(gained: Proportion, lost: Proportion) -> tuple[float, float]:
+def proportion_difference_interval(gained: Proportion, lost: Proportion) -> tuple[float, float]:
     """Interval of ``gained`` minus ``lost``, two shares of the same cases; no case is in both.
 
     The square-and-add method (MOVER): the distance to each end combines the distances of one end of either
@@ -323,7 +327,7 @@ def _ranks(scores: Floats) -> NDArray[np.intp]:
     return ranks
 
 
-def _drawn_difference(
+def _bootstrap_auroc_difference(
     first: Floats,
     second: Floats,
     positive: NDArray[np.bool_],
@@ -332,15 +336,15 @@ def _drawn_difference(
     units: NDArray[np.intp] | None,
 ) -> Estimate | None:
     one, other = Cells.of(Sample.of(first, positive)), Cells.of(Sample.of(second, positive))
-    point = auroc(one, one.once()) - auroc(other, other.once())
+    point = auroc(one, one.sample_counts()) - auroc(other, other.sample_counts())
     differences = [
         auroc(one, one.tally(counts)) - auroc(other, other.tally(counts))
         for counts in draw_counts(positive.size, draws, seed, units)
     ]
-    return percentiles(float(point[0]), np.concatenate(differences))
+    return percentile_interval(float(point[0]), np.concatenate(differences))
 
 
-def placed_difference(
+def placement_auroc_difference(
     first: Floats,
     second: Floats,
     positive: NDArray[np.bool_],
@@ -354,7 +358,7 @@ def placed_difference(
     1988, Biometrics 44:837). The AUROC is the mean placement of either class. In a draw it moves by the sum
     of the changes of both means; the neglected term is of order 1 / cases.
     """
-    placed = _placement(first, positive) - _placement(second, positive)
+    placed = _placement_values(first, positive) - _placement_values(second, positive)
 
     def measure(cells: Cells, counts: Counts) -> Floats:
         means = np.stack([-cells.residual[0], 1 - cells.residual[1]])  # of the score in each class
@@ -365,7 +369,7 @@ def placed_difference(
     return bootstrap(Sample.of(np.clip((placed + 1) / 2, 0, 1), positive), measure, draws, seed, units)[0]
 
 
-def _placement(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
+def _placement_values(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
     """Share of the other class below a positive case or above a negative one; ties count half; shape (n,)."""
     placed = np.empty(scores.size)
     for members, sign in ((positive, 1), (~positive, -1)):
@@ -376,7 +380,7 @@ def _placement(scores: Floats, positive: NDArray[np.bool_]) -> Floats:
     return placed
 
 
-def auroc_of(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
+def auroc_from_scores(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     """The AUROC alone, of any finite scores or logits; NaN if a class is missing.
 
     Raises:
@@ -386,7 +390,7 @@ def auroc_of(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     if not np.isfinite(scores).all():
         raise CalibrationError("a score is not finite; the model is broken.")
     cells = Cells.exact(Sample.of(ranks / max(len(ranks), 1), positive))
-    return float(auroc(cells, cells.once())[0])
+    return float(auroc(cells, cells.sample_counts())[0])
 
 
 def proportion(successes: int, trials: int, confidence: float = INTERVAL_CONFIDENCE) -> Proportion:
@@ -401,7 +405,7 @@ def proportion(successes: int, trials: int, confidence: float = INTERVAL_CONFIDE
     )
 
 
-def _scored(counts: Counts) -> tuple[Floats, Floats]:
+def _scored_counts(counts: Counts) -> tuple[Floats, Floats]:
     """Negatives and positives without the abstentions."""
     return counts[:, 0, :-1], counts[:, 1, :-1]
 

@@ -19,14 +19,14 @@ from lesion_triage.predictions import Predictions
 
 SHRINKAGE = 0.01
 """Share of the identity in the correlation matrix; 0.001 to 0.05 made no measurable difference."""
-TINY = 1e-9
+NUMERICAL_ZERO = 1e-9
 """A length, or a spread of unit vectors, below this is rounding error."""
-_DEAD = 0.01
+_RELATIVE_STD_FLOOR = 0.01
 """Floor for the standard deviation of a channel, relative to the root mean square over all channels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Familiar:
+class NoveltyModel:
     """First and second moments of the training photographs; no row of it belongs to a person."""
 
     mean: NDArray[np.float64]
@@ -34,37 +34,37 @@ class Familiar:
     whitening: NDArray[np.float64]
     """Shape (channels, channels): maps training photographs to nearly uncorrelated coordinates."""
 
-    def novelty(self, levels: NDArray[np.float32]) -> NDArray[np.float64]:
+    def novelty(self, channel_means: NDArray[np.float32]) -> NDArray[np.float64]:
         """Novelty of photographs, shape (N,): at least 0, and about 1 on average in training.
 
         Args:
-            levels: shape (N, channels).
+            channel_means: shape (N, channels).
         """
-        white = (_of_length_one(levels) - self.mean) @ self.whitening
+        white = (_l2_normalised(channel_means) - self.mean) @ self.whitening
         novelty: NDArray[np.float64] = np.square(white).mean(axis=1)
         return novelty
 
 
-def fit(levels: NDArray[np.float32]) -> Familiar:
+def fit_novelty_model(channel_means: NDArray[np.float32]) -> NoveltyModel:
     """Mean and whitening of the training photographs.
 
     The correlation matrix is shrunk towards the identity, so it has an inverse for any number of photographs.
 
     Args:
-        levels: channel means, shape (photographs, channels).
+        channel_means: channel means, shape (photographs, channels).
 
     Raises:
         CalibrationError: fewer than two photographs, a value that is not finite, or all photographs alike.
     """
-    if levels.ndim != 2 or len(levels) < 2 or not np.isfinite(levels).all():
+    if channel_means.ndim != 2 or len(channel_means) < 2 or not np.isfinite(channel_means).all():
         raise CalibrationError(
             "the novelty gate needs finite channel means of at least two training photographs, found an "
-            f"array of shape {levels.shape}; train again."
+            f"array of shape {channel_means.shape}; train again."
         )
-    values = _of_length_one(levels)
+    values = _l2_normalised(channel_means)
     mean, spread = values.mean(axis=0), values.std(axis=0)
-    floor = _DEAD * math.sqrt(float(np.square(spread).mean()))
-    if floor < TINY:
+    floor = _RELATIVE_STD_FLOOR * math.sqrt(float(np.square(spread).mean()))
+    if floor < NUMERICAL_ZERO:
         raise CalibrationError(
             "the novelty gate cannot be fitted: all training photographs are alike to the network; "
             "check the pictures and the weights."
@@ -74,13 +74,13 @@ def fit(levels: NDArray[np.float32]) -> Familiar:
     correlation = standard.T @ standard / len(standard)
     shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * np.eye(scale.size)
     # A Cholesky factor of the inverse: unlike eigenvectors, it has no arbitrary sign.
-    return Familiar(mean, np.linalg.cholesky(np.linalg.inv(shrunk)) / scale[:, np.newaxis])
+    return NoveltyModel(mean, np.linalg.cholesky(np.linalg.inv(shrunk)) / scale[:, np.newaxis])
 
 
-def _of_length_one(levels: NDArray[np.float32]) -> NDArray[np.float64]:
-    values = levels.astype(np.float64)
+def _l2_normalised(channel_means: NDArray[np.float32]) -> NDArray[np.float64]:
+    values = channel_means.astype(np.float64)
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
-    directions: NDArray[np.float64] = values / np.maximum(lengths, TINY)
+    directions: NDArray[np.float64] = values / np.maximum(lengths, NUMERICAL_ZERO)
     return directions
 
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.binomial import log_tail
+from lesion_triage.calibrate.binomial import log_cdf
 from lesion_triage.calibrate.bootstrap import INTERVAL_CONFIDENCE, Estimate, bootstrap
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
-from lesion_triage.calibrate.clustered_proportions import clustered, share_of
-from lesion_triage.calibrate.metrics import auroc, auroc_difference, share_difference
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
+from lesion_triage.calibrate.metrics import auroc, auroc_difference, proportion_difference_interval
 from lesion_triage.errors import CalibrationError
 
 _NEITHER, _GAINED, _LOST = 0.0, 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Said:
+class PolicyOutput:
     """The answers of one policy; arrays of shape (cases,)."""
 
     scores: Floats
@@ -29,7 +29,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Discordant:
+class DiscordantPairs:
     """Cases of one class that one policy refers and the other does not."""
 
     cases: int
@@ -52,27 +52,27 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class PairedComparison:
     """Everything that is measured of a pair."""
 
     differences: tuple[Difference, ...]
     """``auroc`` over the cases that both gave a score, if these are of both classes; then ``sensitivity``,
     ``specificity`` and ``referral_rate`` over all cases, each if it has any."""
     scored_by_both: int
-    positives: Discordant
-    negatives: Discordant
+    positives: DiscordantPairs
+    negatives: DiscordantPairs
 
 
 def compare(
-    first: Said,
-    second: Said,
+    first: PolicyOutput,
+    second: PolicyOutput,
     positive: NDArray[np.bool_],
     draws: int,
     seed: int,
     units: NDArray[np.intp] | None = None,
     *,
-    same: bool = False,
-) -> Compared:
+    same_policy: bool = False,
+) -> PairedComparison:
     """Compare two policies case by case.
 
     Args:
@@ -82,8 +82,8 @@ def compare(
         draws: of the bootstrap, which draws each case together with both answers.
         seed: of the bootstrap.
         units: the resampling unit of each case, as for ``metrics.summarise``.
-        same: both are one policy, so they can differ on no case, and the intervals of the rates have no
-            width. Two policies that merely agree on these cases may differ on the next.
+        same_policy: both are one policy, so they can differ on no case, and the intervals of the rates
+            have no width. Two policies that merely agree on these cases may differ on the next.
 
     Raises:
         CalibrationError: shapes that differ, or no case.
@@ -91,18 +91,20 @@ def compare(
     shapes = {array.shape for side in (first, second) for array in (side.scores, side.referred)}
     if shapes != {positive.shape} or not positive.size:
         raise CalibrationError("a paired comparison needs what both policies said of the same cases.")
-    rates = _rates(first.referred, second.referred, positive, draws, seed, units, same)
+    rates = _rate_differences(first.referred, second.referred, positive, draws, seed, units, same_policy)
     both = np.isfinite(first.scores) & np.isfinite(second.scores)
-    ranked = _auroc(first.scores[both], second.scores[both], positive[both], draws, seed, _of(units, both))
-    return Compared(
+    ranked = _auroc_differences(
+        first.scores[both], second.scores[both], positive[both], draws, seed, _select_units(units, both)
+    )
+    return PairedComparison(
         differences=(*ranked, *rates),
         scored_by_both=int(both.sum()),
-        positives=_discordant(first.referred[positive], second.referred[positive], units),
-        negatives=_discordant(first.referred[~positive], second.referred[~positive], units),
+        positives=_discordant_pairs(first.referred[positive], second.referred[positive], units),
+        negatives=_discordant_pairs(first.referred[~positive], second.referred[~positive], units),
     )
 
 
-def mcnemar(first_only: int, second_only: int) -> float:
+def mcnemar_p_value(first_only: int, second_only: int) -> float:
     """Two-sided exact p-value of the hypothesis that changes either way are equally likely (McNemar 1947).
 
     Twice the smaller tail of a binomial with probability one half, at most 1; 1 if nothing changes.
@@ -110,10 +112,10 @@ def mcnemar(first_only: int, second_only: int) -> float:
     total, fewer = first_only + second_only, min(first_only, second_only)
     if not total:
         return 1.0
-    return min(1.0, 2 * math.exp(log_tail(total, fewer, 0.5)))
+    return min(1.0, 2 * math.exp(log_cdf(total, fewer, 0.5)))
 
 
-def _auroc(
+def _auroc_differences(
     first: Floats,
     second: Floats,
     positive: NDArray[np.bool_],
@@ -126,19 +128,19 @@ def _auroc(
     values = []
     for scores in (first, second):
         cells = Cells.exact(Sample.of(scores, positive))
-        values.append(float(auroc(cells, cells.once())[0]))
+        values.append(float(auroc(cells, cells.sample_counts())[0]))
     found = auroc_difference(second, first, positive, draws, seed, units)
     return [Difference("auroc", values[0], values[1], found)]
 
 
-def _rates(
+def _rate_differences(
     first: NDArray[np.bool_],
     second: NDArray[np.bool_],
     positive: NDArray[np.bool_],
     draws: int,
     seed: int,
     units: NDArray[np.intp] | None,
-    same: bool,
+    same_policy: bool,
 ) -> list[Difference]:
     over = {
         "sensitivity": (first, second, positive),
@@ -147,15 +149,17 @@ def _rates(
     }
     of = np.arange(positive.size) if units is None else units
     drawn: dict[str, Estimate | None] = {}
-    if units is not None and not same:
-        drawn = dict(zip(over, _drawn(first, second, positive, draws, seed, units), strict=True))
+    if units is not None and not same_policy:
+        drawn = dict(
+            zip(over, _bootstrap_rate_differences(first, second, positive, draws, seed, units), strict=True)
+        )
     found = []
     for name, (one, other, among) in over.items():
         if among.any():
             ours, theirs = one[among], other[among]
             moved = (
                 Estimate(0.0, 0.0, 0.0, draws=0)
-                if same
+                if same_policy
                 else rate_difference(theirs & ~ours, ours & ~theirs, of[among], drawn.get(name))
             )
             found.append(Difference(name, float(ours.mean()), float(theirs.mean()), moved))
@@ -170,8 +174,9 @@ def rate_difference(
 ) -> Estimate:
     """Share of the cases gained minus share of those lost, with a two-sided 95 % interval that counts units.
 
-    The intervals of both shares (``share_of``) are combined by ``share_difference``. Percentiles of draws
-    alone would not do: they never gain a case if none was gained, and exclude 0 from four lost cases on.
+    The intervals of both shares (``clustered_proportion``) are combined by
+    ``proportion_difference_interval``. Percentiles of draws alone would not do: they never gain a case if
+    none was gained, and exclude 0 from four lost cases on.
 
     If every case is a unit of its own, the interval includes 0 unless McNemar's exact test rejects at 5 %. On
     its own it would exclude 0 slightly before the test rejects, as at five cases to none.
@@ -182,17 +187,17 @@ def rate_difference(
         units: what each case belongs to, shape (cases,).
         drawn: interval from resampling units; if units hold several cases, the result covers it too.
     """
-    up, down = share_of(gained, units), share_of(lost, units)
-    low, high = share_difference(up, down)
-    if clustered(units):
+    up, down = clustered_proportion(gained, units), clustered_proportion(lost, units)
+    low, high = proportion_difference_interval(up, down)
+    if has_clusters(units):
         if drawn is not None:
             low, high = min(low, drawn.low), max(high, drawn.high)
-    elif mcnemar(down.successes, up.successes) >= 1 - INTERVAL_CONFIDENCE:
+    elif mcnemar_p_value(down.successes, up.successes) >= 1 - INTERVAL_CONFIDENCE:
         low, high = min(low, 0.0), max(high, 0.0)
     return Estimate(up.value - down.value, low, high, draws=0)
 
 
-def _drawn(
+def _bootstrap_rate_differences(
     first: NDArray[np.bool_],
     second: NDArray[np.bool_],
     positive: NDArray[np.bool_],
@@ -209,7 +214,7 @@ def _drawn(
 
     def measure(cells: Cells, counts: Counts) -> Floats:
         classes = counts.sum(axis=2)
-        moved = counts @ ((cells.lowest == _GAINED) * 1.0 - (cells.lowest == _LOST) * 1.0)
+        moved = counts @ ((cells.lowest_score == _GAINED) * 1.0 - (cells.lowest_score == _LOST) * 1.0)
         with np.errstate(invalid="ignore"):
             return np.column_stack(
                 [
@@ -222,12 +227,12 @@ def _drawn(
     return bootstrap(Sample.of(moves, positive), measure, draws, seed, units)
 
 
-def _discordant(
+def _discordant_pairs(
     first: NDArray[np.bool_], second: NDArray[np.bool_], units: NDArray[np.intp] | None
-) -> Discordant:
+) -> DiscordantPairs:
     one, other = int(np.count_nonzero(first & ~second)), int(np.count_nonzero(second & ~first))
-    return Discordant(first.size, one, other, mcnemar(one, other) if units is None else None)
+    return DiscordantPairs(first.size, one, other, mcnemar_p_value(one, other) if units is None else None)
 
 
-def _of(units: NDArray[np.intp] | None, members: NDArray[np.bool_]) -> NDArray[np.intp] | None:
+def _select_units(units: NDArray[np.intp] | None, members: NDArray[np.bool_]) -> NDArray[np.intp] | None:
     return None if units is None else units[members]

@@ -34,19 +34,21 @@ from numpy.typing import NDArray
 from lesion_triage.calibrate.certificate import allowed_misses, minimum_positives, sensitivity_lower_bound
 from lesion_triage.errors import CalibrationError
 
-MOST_POSITIVES = 100_000
-MOST_MISSES = 1_000
-LOW, HIGH = 0.05, 0.95
+MAX_POSITIVES = 100_000
+MAX_MISSES = 1_000
+LOW_QUANTILE, HIGH_QUANTILE = 0.05, 0.95
 """Quantile levels of the band around an expected value."""
 
 _NORMAL = NormalDist()
-_REACH = 9.0  # standard deviations; a negative case lies outside with a probability of about 1e-19
+_INTEGRATION_LIMIT_SD = (
+    9.0  # standard deviations; a negative case lies outside with a probability of about 1e-19
+)
 _NODES_PER_WIDTH = 4
-_first_with = cache(minimum_positives)
+_cached_minimum_positives = cache(minimum_positives)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SampleSizeStep:
     """A range of numbers of positive cases at which the same number of misses is allowed."""
 
     misses: int
@@ -151,13 +153,13 @@ class Binormal:
         feature. An order statistic has a standard deviation of at least 1.25 / sqrt(n).
         """
         step = 1 / (_NODES_PER_WIDTH * math.sqrt(positives))
-        scores = np.arange(-_REACH, _REACH, step)
+        scores = np.arange(-_INTEGRATION_LIMIT_SD, _INTEGRATION_LIMIT_SD, step)
         density = np.exp(-(scores**2) / 2) / math.sqrt(2 * math.pi)
-        spared = at_most(misses, positives, _normal_cdf(scores - self.separation)) ** groups
+        spared = binomial_cdf(misses, positives, _normal_cdf(scores - self.separation)) ** groups
         return float(step * (density @ spared))
 
 
-class Observed:
+class EmpiricalPopulation:
     """A site's own scored cases as the population: positive cases are drawn from them with replacement.
 
     The expectation over the draws is a finite sum, so nothing is simulated.
@@ -193,10 +195,10 @@ class Observed:
 
     def expected_specificity(self, positives: int, misses: int, groups: int = 1) -> float:
         """Exact: a sum over the negative cases."""
-        return float(self._weights @ at_most(misses, positives, self._shares) ** groups)
+        return float(self._weights @ binomial_cdf(misses, positives, self._shares) ** groups)
 
 
-def at_most(misses: int, positives: int, rate: float | NDArray[np.float64]) -> NDArray[np.float64]:
+def binomial_cdf(misses: int, positives: int, rate: float | NDArray[np.float64]) -> NDArray[np.float64]:
     """``P(Bin(positives, rate) <= misses)`` for many rates in [0, 1] at once, to about eleven digits.
 
     Args:
@@ -215,17 +217,17 @@ def at_most(misses: int, positives: int, rate: float | NDArray[np.float64]) -> N
     return np.asarray(np.minimum(total, 1.0))
 
 
-def staircase(target: float, confidence: float, misses: int) -> tuple[Step, ...]:
+def sample_size_steps(target: float, confidence: float, misses: int) -> tuple[SampleSizeStep, ...]:
     """Smallest and largest number of positive cases for 0, 1, ... ``misses`` allowed misses.
 
     Raises:
         CalibrationError: a rate outside (0, 1), or misses outside 0 to 1,000.
     """
-    if not 0 <= misses <= MOST_MISSES:
-        raise CalibrationError(f"expected 0 to {MOST_MISSES} allowed misses, found {misses}.")
-    starts = [_first_with(target, confidence, i) for i in range(misses + 2)]
+    if not 0 <= misses <= MAX_MISSES:
+        raise CalibrationError(f"expected 0 to {MAX_MISSES} allowed misses, found {misses}.")
+    starts = [_cached_minimum_positives(target, confidence, i) for i in range(misses + 2)]
     return tuple(
-        Step(i, start, starts[i + 1] - 1, sensitivity_lower_bound(start, i, confidence))
+        SampleSizeStep(i, start, starts[i + 1] - 1, sensitivity_lower_bound(start, i, confidence))
         for i, start in enumerate(starts[:-1])
     )
 
@@ -239,10 +241,12 @@ def forecast(positives: int, target: float, confidence: float, population: Popul
     Raises:
         CalibrationError: a rate outside (0, 1), or positives outside 1 to 100,000.
     """
-    misses = _misses(positives, target, confidence)
+    misses = _checked_allowed_misses(positives, target, confidence)
     if misses is None:
         return None
-    low, median, high = (sensitivity_lower_bound(positives, misses, 1 - level) for level in (LOW, 0.5, HIGH))
+    low, median, high = (
+        sensitivity_lower_bound(positives, misses, 1 - level) for level in (LOW_QUANTILE, 0.5, HIGH_QUANTILE)
+    )
     specificity = Spread(
         population.expected_specificity(positives, misses),
         population.specificity_at(high),
@@ -278,8 +282,8 @@ def joint_forecast(
     Raises:
         CalibrationError: a rate outside (0, 1), positives outside 1 to 100,000, groups below 1.
     """
-    common = _misses(positives, target, confidence)
-    own = _misses(positives, target, confidence_of_each(confidence, groups))
+    common = _checked_allowed_misses(positives, target, confidence)
+    own = _checked_allowed_misses(positives, target, bonferroni_confidence(confidence, groups))
     return JointForecast(
         positives=positives,
         common_misses=common,
@@ -291,7 +295,7 @@ def joint_forecast(
     )
 
 
-def confidence_of_each(confidence: float, groups: int) -> float:
+def bonferroni_confidence(confidence: float, groups: int) -> float:
     """Confidence that each of ``groups`` separate certificates needs, so that all hold together."""
     if groups < 1:
         raise CalibrationError(f"expected at least 1 group, found {groups}.")
@@ -308,15 +312,15 @@ def power(positives: int, true_sensitivity: float, target: float, confidence: fl
     Raises:
         CalibrationError: a rate outside (0, 1), or positives outside 1 to 100,000.
     """
-    _check_truth(true_sensitivity)
-    misses = _misses(positives, target, confidence)
-    return 0.0 if misses is None else float(at_most(misses, positives, 1 - true_sensitivity))
+    _check_true_sensitivity(true_sensitivity)
+    misses = _checked_allowed_misses(positives, target, confidence)
+    return 0.0 if misses is None else float(binomial_cdf(misses, positives, 1 - true_sensitivity))
 
 
 def positives_for_power(
-    wanted: float, true_sensitivity: float, target: float, confidence: float
+    target_power: float, true_sensitivity: float, target: float, confidence: float
 ) -> int | None:
-    """Smallest number of positive cases from which on the power is always at least ``wanted``.
+    """Smallest number of positive cases from which on the power is always at least ``target_power``.
 
     Within a step of the staircase the power falls, so each step is judged by its last number. Steps are
     visited up to the point where Chernoff's inequality shows that no further step falls short.
@@ -328,24 +332,26 @@ def positives_for_power(
     Raises:
         CalibrationError: a rate outside (0, 1).
     """
-    _check_truth(true_sensitivity)
-    if not 0 < wanted < 1:
-        raise CalibrationError(f"expected a power between 0 and 1, found {wanted}.")
-    enough = _first_with(target, confidence, 0)
-    horizon = _horizon(wanted, true_sensitivity, target, confidence)
+    _check_true_sensitivity(true_sensitivity)
+    if not 0 < target_power < 1:
+        raise CalibrationError(f"expected a power between 0 and 1, found {target_power}.")
+    enough = _cached_minimum_positives(target, confidence, 0)
+    horizon = _guaranteed_power_from(target_power, true_sensitivity, target, confidence)
     if horizon is None:
         return None
     for misses in count():
-        following = _first_with(target, confidence, misses + 1)
-        if at_most(misses, following - 1, 1 - true_sensitivity) < wanted:
+        following = _cached_minimum_positives(target, confidence, misses + 1)
+        if binomial_cdf(misses, following - 1, 1 - true_sensitivity) < target_power:
             enough = following
         if following > horizon:
             break
     return enough
 
 
-def _horizon(wanted: float, true_sensitivity: float, target: float, confidence: float) -> int | None:
-    """A number of positive cases from which on the power is proved to be at least ``wanted``.
+def _guaranteed_power_from(
+    target_power: float, true_sensitivity: float, target: float, confidence: float
+) -> int | None:
+    """A number of positive cases from which on the power is proved to be at least ``target_power``.
 
     Let b = 1 - target, m = 1 - truth < b, c = (k + 1) / n and D the divergence of two Bernoulli
     distributions. One miss more than the k allowed is too many, so that
@@ -359,41 +365,43 @@ def _horizon(wanted: float, true_sensitivity: float, target: float, confidence: 
     def proved(positives: int) -> bool:
         limit = -math.log1p(-confidence) / positives
         share = _root_below(allowed, limit)
-        return share > missed and positives * _divergence(share, missed) >= -math.log1p(-wanted)
+        return share > missed and positives * _bernoulli_divergence(share, missed) >= -math.log1p(
+            -target_power
+        )
 
-    enough = _first_with(target, confidence, 0)
+    enough = _cached_minimum_positives(target, confidence, 0)
     while not proved(enough):
         enough *= 2
-        if enough * allowed > 2 * MOST_MISSES:
+        if enough * allowed > 2 * MAX_MISSES:
             return None
     too_few = enough // 2
     while enough - too_few > 1:
         middle = (enough + too_few) // 2
         enough, too_few = (middle, too_few) if proved(middle) else (enough, middle)
-    return enough if enough * allowed <= MOST_MISSES else None
+    return enough if enough * allowed <= MAX_MISSES else None
 
 
 def _root_below(rate: float, limit: float) -> float:
     """The c in [0, rate] with ``D(c, rate) = limit``; 0 if even ``D(0, rate)`` is smaller."""
     low, high = 0.0, rate
     while low < (middle := (low + high) / 2) < high:
-        low, high = (middle, high) if _divergence(middle, rate) > limit else (low, middle)
+        low, high = (middle, high) if _bernoulli_divergence(middle, rate) > limit else (low, middle)
     return low
 
 
-def _divergence(first: float, second: float) -> float:
+def _bernoulli_divergence(first: float, second: float) -> float:
     """Kullback-Leibler divergence of two Bernoulli distributions, in nats; ``second`` in (0, 1)."""
     heads = first * math.log(first / second) if first > 0 else 0.0
     return heads + (1 - first) * math.log((1 - first) / (1 - second))
 
 
-def _misses(positives: int, target: float, confidence: float) -> int | None:
-    if not 1 <= positives <= MOST_POSITIVES:
-        raise CalibrationError(f"expected 1 to {MOST_POSITIVES} positive cases, found {positives}.")
+def _checked_allowed_misses(positives: int, target: float, confidence: float) -> int | None:
+    if not 1 <= positives <= MAX_POSITIVES:
+        raise CalibrationError(f"expected 1 to {MAX_POSITIVES} positive cases, found {positives}.")
     return allowed_misses(positives, target, confidence)
 
 
-def _check_truth(sensitivity: float) -> None:
+def _check_true_sensitivity(sensitivity: float) -> None:
     if not 0 < sensitivity < 1:
         raise CalibrationError(f"expected a true sensitivity between 0 and 1, found {sensitivity}.")
 

@@ -21,15 +21,15 @@ from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.calibrate import calibrators
 from lesion_triage.calibrate.cases import (
     Case,
-    cases_of,
+    case_scores,
     cases_sha256,
-    flagged,
-    positives_of,
-    scores_of,
-    units_of,
+    gather_cases,
+    positive_mask,
+    red_flag_mask,
+    unit_indices,
 )
-from lesion_triage.calibrate.certificate import minimum_positives, require_enough
-from lesion_triage.calibrate.groups import Joint, certify_jointly, positive_groups, rows_of
+from lesion_triage.calibrate.certificate import minimum_positives, require_enough_positives
+from lesion_triage.calibrate.groups import JointThresholds, certify_jointly, group_rows, positive_groups
 from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.calibrate.wording import assumptions
 from lesion_triage.config import Calibrate
@@ -38,7 +38,7 @@ from lesion_triage.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class CaseProvenance:
     """Where the calibration cases come from, and how they were used before."""
 
     issued_at: str
@@ -64,16 +64,16 @@ def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
         PredictionsError: a row whose outcome is unknown.
     """
     _require_split(validation, "validation")
-    gradable = tuple(case for case in cases_of(validation) if case.gradable)
+    gradable = tuple(case for case in gather_cases(validation) if case.gradable)
     logits = np.array([case.logit(config.aggregation) for case in gradable], dtype=np.float64)
-    positive, kind = positives_of(gradable), config.calibrator
+    positive, kind = positive_mask(gradable), config.calibrator
     if kind == "auto":
         kind, _ = calibrators.choose(logits, positive, [case.unit_id for case in gradable])
     return calibrators.fit(kind, logits, positive)
 
 
 def certify(
-    validation: Predictions, calibration: Predictions, config: Calibrate, origin: Origin
+    validation: Predictions, calibration: Predictions, config: Calibrate, origin: CaseProvenance
 ) -> tuple[Policy, Certificate]:
     """Set the novelty gate, fit the calibrator, certify the thresholds, set the priority bands.
 
@@ -97,10 +97,10 @@ def certify(
     limit = novelty_limit(validation, config.novelty_share)
     validation, calibration = validation.behind_gate(limit), calibration.behind_gate(limit)
     calibrator = fit_calibrator(validation, config)
-    certifying = cases_of(calibration)
-    _check_disjoint(cases_of(validation), certifying)
+    certifying = gather_cases(calibration)
+    _check_disjoint(gather_cases(validation), certifying)
 
-    def policy_of(joint: Joint, scores: NDArray[np.float64]) -> Policy:
+    def make_policy(joint: JointThresholds, scores: NDArray[np.float64]) -> Policy:
         return Policy(
             calibrator=calibrator,
             aggregation=config.aggregation,
@@ -113,7 +113,7 @@ def certify(
             novelty_limit=limit,
         )
 
-    return certify_cases(certifying, calibration, calibrator, config, origin, policy_of)
+    return certify_cases(certifying, calibration, calibrator, config, origin, make_policy)
 
 
 def certify_cases(
@@ -121,8 +121,8 @@ def certify_cases(
     table: Predictions,
     calibrator: Calibrator,
     config: Calibrate,
-    origin: Origin,
-    policy_of: Callable[[Joint, NDArray[np.float64]], Policy],
+    origin: CaseProvenance,
+    make_policy: Callable[[JointThresholds, NDArray[np.float64]], Policy],
 ) -> tuple[Policy, Certificate]:
     """Certify thresholds for a calibrator that these cases had no part in.
 
@@ -132,29 +132,29 @@ def certify_cases(
         calibrator: from logit to score.
         config: target, confidence, groups, rule and aggregation.
         origin: of the cases.
-        policy_of: makes the policy from the thresholds and the scores of all cases.
+        make_policy: makes the policy from the thresholds and the scores of all cases.
 
     Raises:
         CalibrationError: too few positive cases.
         ScoringError: a logit that is not finite.
     """
     target, confidence = config.target_sensitivity, config.confidence
-    scores = scores_of(cases, calibrator, config.aggregation)
-    positive = positives_of(cases)
+    scores = case_scores(cases, calibrator, config.aggregation)
+    positive = positive_mask(cases)
     positives = [case for case in cases if case.needs_in_person]
-    number = np.unique(units_of(positives)).size if positives else 0
-    require_enough(number, target, confidence, unit=origin.unit, split=table.split)
+    number = np.unique(unit_indices(positives)).size if positives else 0
+    require_enough_positives(number, target, confidence, unit=origin.unit, split=table.split)
     enough = minimum_positives(target, confidence)
     certified = scores[positive]
     if config.count_red_flags:
-        certified = np.where(flagged(positives, config.red_flags or NO_RED_FLAGS), np.inf, certified)
+        certified = np.where(red_flag_mask(positives, config.red_flags or NO_RED_FLAGS), np.inf, certified)
     groups = positive_groups(positives, certified, config.groups, enough)
     joint = certify_jointly(groups, config.groups, config.rule, target, confidence)
-    policy = policy_of(joint, scores)
+    policy = make_policy(joint, scores)
     decisions = [decide(policy, case.logits, case.history) for case in positives]
     decided = positive_groups(positives, _referred(decisions), config.groups, enough)
     seen = [int(np.count_nonzero(group.scores == 0.0)) for group in decided]
-    rows = rows_of(groups, joint, target, confidence, seen)
+    rows = group_rows(groups, joint, target, confidence, seen)
     everyone = rows[0]
     assert everyone.misses_allowed is not None
     assert everyone.sensitivity_lower_bound is not None
@@ -175,7 +175,7 @@ def certify_cases(
         positives_abstained=everyone.positives_abstained,
         misses_allowed=everyone.misses_allowed,
         misses_seen=everyone.misses_seen,
-        routes=routes_of(decisions),
+        routes=count_routes(decisions),
         red_flags_counted=config.count_red_flags,
         threshold=policy.threshold,
         sensitivity_lower_bound=everyone.sensitivity_lower_bound,
@@ -197,13 +197,13 @@ def certify_cases(
             unnamed_photographs=origin.unnamed_photographs,
         ),
         ledger=origin.ledger,
-        confidence_if_selected=confidence_of_the_best(
+        confidence_if_selected=selection_adjusted_confidence(
             [confidence, *(look.confidence for look in origin.looks_at_these_cases)]
         ),
     )
 
 
-def confidence_of_the_best(confidences: Sequence[float]) -> float:
+def selection_adjusted_confidence(confidences: Sequence[float]) -> float:
     """Confidence of a certificate selected among several on the same cases, by a union bound."""
     return max(0.0, round(1.0 - sum(1.0 - each for each in confidences), 12))
 
@@ -221,7 +221,7 @@ def band_limits(
     return first, second, min(third, threshold)
 
 
-def routes_of(decisions: Sequence[Decision]) -> Routes:
+def count_routes(decisions: Sequence[Decision]) -> Routes:
     """Count cases by what sent them up; if several things did, by the first that ``_route`` tests."""
     counts = Counter(_route(decision) for decision in decisions)
     return Routes(**counts)

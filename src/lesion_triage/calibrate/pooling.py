@@ -30,17 +30,17 @@ from lesion_triage.calibrate.certificate import (
 )
 from lesion_triage.errors import CalibrationError
 
-_STEPS = 1201
-_EDGE = 12.0
+_GRID_SIZE = 1201
+_LOG_ODDS_LIMIT = 12.0
 
 
 def _grid() -> tuple[float, ...]:
     """Scores, evenly spaced in log odds; rounded, so that they are the same numbers on every machine."""
-    odds = (_EDGE * (2 * i / (_STEPS - 1) - 1) for i in range(_STEPS))
+    odds = (_LOG_ODDS_LIMIT * (2 * i / (_GRID_SIZE - 1) - 1) for i in range(_GRID_SIZE))
     return tuple(float(f"{1 / (1 + math.exp(-odd)):.9g}") for odd in odds)
 
 
-GRID = _grid()
+THRESHOLD_GRID = _grid()
 
 
 class Tally(Document):
@@ -62,18 +62,18 @@ class Tally(Document):
     positives: int = Field(ge=1)
     positives_abstained: int = Field(ge=0)
     misses: tuple[int, ...]
-    """Positive units below each threshold of ``GRID``."""
+    """Positive units below each threshold of ``THRESHOLD_GRID``."""
     looked_before: tuple[Fraction, ...] = ()
     """Confidence of each threshold that the site chose before, by its ledger: on these cases, or with this
     model. Earlier versions do not tell."""
 
 
-def count(scores: NDArray[np.float64]) -> tuple[int, ...]:
-    """Misses at each threshold of ``GRID``, from one score for each positive unit; +inf is never missed."""
-    return tuple(int(below) for below in np.searchsorted(np.sort(scores), GRID, side="left"))
+def count_misses(scores: NDArray[np.float64]) -> tuple[int, ...]:
+    """Misses at each threshold of the grid, from one score for each positive unit; +inf is never missed."""
+    return tuple(int(below) for below in np.searchsorted(np.sort(scores), THRESHOLD_GRID, side="left"))
 
 
-def check(tallies: Sequence[Tally]) -> None:
+def check_tallies(tallies: Sequence[Tally]) -> None:
     """Refuse counts that cannot be added up.
 
     Raises:
@@ -101,9 +101,9 @@ def check(tallies: Sequence[Tally]) -> None:
             )
         counts = np.array(tally.misses)
         scored = tally.positives - tally.positives_abstained
-        if counts.size != _STEPS or (np.diff(counts) < 0).any() or counts[0] < 0 or counts[-1] > scored:
+        if counts.size != _GRID_SIZE or (np.diff(counts) < 0).any() or counts[0] < 0 or counts[-1] > scored:
             raise CalibrationError(
-                f"the counts of site '{tally.site}' are invalid: expected {_STEPS} numbers from 0 to "
+                f"the counts of site '{tally.site}' are invalid: expected {_GRID_SIZE} numbers from 0 to "
                 f"{scored} that never decrease; make them again with `lesion-triage tally`."
             )
 
@@ -114,7 +114,7 @@ def pool(
     """The pooled threshold, and a row for everyone and for each site.
 
     Args:
-        tallies: that passed ``check``.
+        tallies: that passed ``check_tallies``.
         target: sensitivity.
         confidence: one-sided; joint over all rows that are certified.
         each_site: each site that is large enough must reach the target by itself too, at the common
@@ -136,15 +136,15 @@ def pool(
         raise CalibrationError(
             f"{everyone.positives} positive {everyone.unit}s of all sites together; certifying sensitivity "
             f"{target:g} at confidence {confidence:g} takes at least "
-            f"{_needed(ALL_UNITS, target, confidence)}. "
-            "Wait for more, let another site join, or ask for a lower --target."
+            f"{_minimum_positives(ALL_UNITS, target, confidence)}. Wait for more, let another site "
+            "join, or ask for a lower --target."
         )
     # At a low confidence the binomial allows more misses than Hoeffding's comparison covers.
     ceiling = math.floor(everyone.positives * (1.0 - target) - 1.0 + 1e-9)
     if ceiling < 0:
         raise CalibrationError(
             f"{everyone.positives} positive {everyone.unit}s of all sites; whatever the confidence, pooling "
-            f"at sensitivity {target} takes at least {_comparable(target)}, so that one "
+            f"at sensitivity {target} takes at least {_hoeffding_minimum_positives(target)}, so that one "
             "miss may be expected: with fewer, counts of differing sites can vary more than a binomial. "
             "Wait for more, or certify each site by itself."
         )
@@ -153,27 +153,27 @@ def pool(
         *(allowed_misses(tally.positives, target, confidence) if each_site else None for tally in tallies),
     ]
     parts = list(zip((ALL_UNITS, *(BY_SITE for _ in tallies)), (everyone, *tallies), granted, strict=True))
-    place = min(_highest(tally, misses) for _, tally, misses in parts if misses is not None)
+    place = min(_highest_threshold_index(tally, misses) for _, tally, misses in parts if misses is not None)
     if place < 0:
         raise CalibrationError(
             "more positive units than may be missed have the lowest score; this model cannot be certified."
         )
-    return GRID[place], tuple(_row(*part, place, target, confidence) for part in parts)
+    return THRESHOLD_GRID[place], tuple(_row(*part, place, target, confidence) for part in parts)
 
 
-def _highest(tally: Tally, granted: int) -> int:
+def _highest_threshold_index(tally: Tally, granted: int) -> int:
     """Index in the grid of the highest threshold that leaves no more misses than granted; -1 if none does."""
     return int(np.searchsorted(tally.misses, granted, side="right")) - 1
 
 
-def _comparable(target: float) -> int:
+def _hoeffding_minimum_positives(target: float) -> int:
     """Fewest positives with one expected miss at the target, as Hoeffding's comparison requires."""
     return math.ceil(1.0 / (1.0 - target) - 1e-9)
 
 
-def _needed(by: str, target: float, confidence: float) -> int:
+def _minimum_positives(by: str, target: float, confidence: float) -> int:
     needed = minimum_positives(target, confidence)
-    return max(needed, _comparable(target)) if by == ALL_UNITS else needed
+    return max(needed, _hoeffding_minimum_positives(target)) if by == ALL_UNITS else needed
 
 
 def _row(
@@ -192,8 +192,8 @@ def _row(
         positives_abstained=tally.positives_abstained,
         misses_seen=tally.misses[place],
         misses_allowed=granted,
-        threshold=None if granted is None else GRID[_highest(tally, granted)],
+        threshold=None if granted is None else THRESHOLD_GRID[_highest_threshold_index(tally, granted)],
         sensitivity_lower_bound=bound,
         confidence=confidence,
-        minimum_positives=_needed(by, target, confidence),
+        minimum_positives=_minimum_positives(by, target, confidence),
     )

@@ -9,8 +9,8 @@ import io
 from typing import TYPE_CHECKING
 
 from lesion_triage.calibrate.queue_pool import Group
-from lesion_triage.calibrate.queue_report import Study, heading, name_of
-from lesion_triage.calibrate.queueing import FIRST_COME, STATISTICS, Simulated, Statistic
+from lesion_triage.calibrate.queue_report import Study, discipline_name, heading
+from lesion_triage.calibrate.queueing import FIRST_COME, STATISTICS, SimulationEstimate, Statistic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,11 +44,11 @@ def draw(study: Study) -> bytes:
     panels = figure.subplots(1, len(_GROUPS), sharex=True, sharey=True)
     for axes, (group, title) in zip(panels, _GROUPS.items(), strict=True):
         _draw_group(axes, study, group)
-        members = int(study.pool.members()[group].sum())
+        members = int(study.pool.group_masks()[group].sum())
         axes.set_title(f"{title}: {members:,}", fontsize=9)
         if not members:
             axes.annotate("none", (0.5, 0.5), xycoords="axes fraction", ha="center", va="center", fontsize=9)
-    panels[0].set_yticks(range(len(disciplines)), [name_of(one) for one in disciplines])
+    panels[0].set_yticks(range(len(disciplines)), [discipline_name(one) for one in disciplines])
     panels[0].invert_yaxis()
     _clock_axis(panels[0])
     panels[1].set_xlabel("wait until the case is read (the clock runs while people read)")
@@ -87,7 +87,7 @@ def _draw_group(axes: Axes, study: Study, group: Group) -> None:
     axes.plot([], [], color=BLACK, linestyle=":", linewidth=0.9, label="first come")
 
 
-def _waits(study: Study, group: Group, statistic: Statistic) -> dict[int, Simulated]:
+def _waits(study: Study, group: Group, statistic: Statistic) -> dict[int, SimulationEstimate]:
     """By row of the figure; a wait of 0 is left out, because the axis is logarithmic."""
     found = {row: waits.get((group, statistic)) for row, waits in enumerate(study.outcomes.values())}
     return {row: wait.minutes for row, wait in found.items() if wait is not None and wait.minutes.value > 0}

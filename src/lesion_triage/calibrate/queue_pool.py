@@ -81,7 +81,7 @@ class Pool:
             return np.unique(-self.scores, return_inverse=True)[1].astype(np.intp)
         return np.zeros(self.scores.size, dtype=np.intp)
 
-    def members(self) -> dict[Group, NDArray[np.bool_]]:
+    def group_masks(self) -> dict[Group, NDArray[np.bool_]]:
         """Which cases belong to each group, shape (n,) each."""
         return {
             "all": np.ones_like(self.positive),
@@ -91,7 +91,7 @@ class Pool:
             "negatives": ~self.positive,
         }
 
-    def shares(self, prevalence: float | None = None) -> Floats:
+    def arrival_probabilities(self, prevalence: float | None = None) -> Floats:
         """Probability that each case is the next to arrive, shape (n,), at the given prevalence.
 
         None keeps the prevalence of the pool.
@@ -108,7 +108,7 @@ class Pool:
         ).astype(np.float64)
 
 
-def drawn_scores(auroc: float, prevalence: float, cases: int = 20_000) -> tuple[Floats, NDArray[np.bool_]]:
+def binormal_scores(auroc: float, prevalence: float, cases: int = 20_000) -> tuple[Floats, NDArray[np.bool_]]:
     """Scores of a hypothetical model (equal-variance binormal), to try the queue without one.
 
     The latent score is normal with variance 1 and class means ``d = sqrt(2) * Phi^-1(auroc)`` apart (Hanley
@@ -132,9 +132,9 @@ def drawn_scores(auroc: float, prevalence: float, cases: int = 20_000) -> tuple[
             f"expected an AUROC in (0.5, 1) and a prevalence in (0, 1), found {auroc} and {prevalence}."
         )
     normal, positives = NormalDist(), min(max(round(cases * prevalence), 1), cases - 1)
-    apart = math.sqrt(2) * normal.inv_cdf(auroc)
+    separation = math.sqrt(2) * normal.inv_cdf(auroc)
     logits = [
-        apart * (0.5 * side * apart + normal.inv_cdf((case + 0.5) / count))
+        separation * (0.5 * side * separation + normal.inv_cdf((case + 0.5) / count))
         for side, count in ((1, positives), (-1, cases - positives))
         for case in range(count)
     ]

@@ -78,9 +78,9 @@ class Study:
         return max(kept, key=lambda one: one.deadline_minutes, default=None)
 
 
-def lines(study: Study) -> Iterator[str]:
+def report_lines(study: Study) -> Iterator[str]:
     """The report as plain text."""
-    yield from _setting(study)
+    yield from _setup_lines(study)
     in_hours = study.outcomes[FIRST_COME]["all", "mean"].minutes.value >= _HOURS_FROM_MINUTES
     for statistic in STATISTICS:
         yield ""
@@ -91,7 +91,7 @@ def lines(study: Study) -> Iterator[str]:
         "clock runs only while people read: nights, and the cases that pile up in them, are not simulated."
     )
     yield ""
-    yield _wrapped(_verdict(study, in_hours))
+    yield _wrapped(_missed_positives_sentence(study, in_hours))
     yield ""
     yield from _configuration(study)
 
@@ -102,7 +102,7 @@ def document(study: Study) -> dict[str, Any]:
     proposed = study.proposed()
     return {
         "source": study.source,
-        "cases_in_table": {group: int(mask.sum()) for group, mask in pool.members().items()},
+        "cases_in_table": {group: int(mask.sum()) for group, mask in pool.group_masks().items()},
         "threshold": pool.threshold,
         "band_limits": list(pool.band_limits),
         "load": workload.load,
@@ -143,9 +143,9 @@ def heading(study: Study) -> str:
     )
 
 
-def _setting(study: Study) -> Iterator[str]:
+def _setup_lines(study: Study) -> Iterator[str]:
     pool = study.pool
-    referred = float(pool.shares(study.prevalence)[pool.referred].sum())
+    referred = float(pool.arrival_probabilities(study.prevalence)[pool.referred].sum())
     bands = ", ".join(_percent(share) for share in _share_in_band(study))
     yield _wrapped(
         f"Scores: {study.source}; {pool.scores.size:,} cases, {int(pool.positive.sum()):,} of them positive. "
@@ -165,11 +165,11 @@ def _table(study: Study, statistic: Statistic, in_hours: bool) -> Iterator[str]:
     yield f"{_STATISTIC_NAMES[statistic]}, {_unit(in_hours)}"
     yield f"  {'':<20}" + "".join(f"{_GROUP_NAMES[group]:>16}" for group in GROUPS)
     if statistic == STATISTICS[0]:
-        members = study.pool.members()
+        members = study.pool.group_masks()
         yield f"  {'cases in the table':<20}" + "".join(f"{members[group].sum():>16,}" for group in GROUPS)
     for discipline, waits in study.outcomes.items():
         cells = (_cell(waits.get((group, statistic)), in_hours) for group in GROUPS)
-        yield f"  {name_of(discipline):<20}" + "".join(f"{cell:>16}" for cell in cells)
+        yield f"  {discipline_name(discipline):<20}" + "".join(f"{cell:>16}" for cell in cells)
 
 
 def _cell(wait: Wait | None, in_hours: bool) -> str:
@@ -177,10 +177,10 @@ def _cell(wait: Wait | None, in_hours: bool) -> str:
         return "-"
     sign = "~" if wait.minutes.standard_error > _UNCERTAIN * wait.minutes.value else ""
     ratio = "" if wait.relative is None else f"{wait.relative.value:.2f}x"
-    return f"{sign}{_clock(wait.minutes.value, in_hours)} {ratio:>6}"
+    return f"{sign}{_format_duration(wait.minutes.value, in_hours)} {ratio:>6}"
 
 
-def _verdict(study: Study, in_hours: bool) -> str:
+def _missed_positives_sentence(study: Study, in_hours: bool) -> str:
     """One sentence on the wait of missed positives under a binary flag and under four bands."""
     key: tuple[Group, Statistic] = ("missed_positives", "mean")
     flag, bands = (study.outcomes[Discipline(order)].get(key) for order in ("binary_flag", "four_bands"))
@@ -192,7 +192,8 @@ def _verdict(study: Study, in_hours: bool) -> str:
     without = study.outcomes[FIRST_COME][key].minutes.value
     sentence = (
         f"A binary flag makes the positives that it misses wait {flag.relative.value:.2f} times as long as "
-        f"without any system ({_clock(flag.minutes.value, in_hours)} instead of {_clock(without, in_hours)} "
+        f"without any system ({_format_duration(flag.minutes.value, in_hours)} instead of "
+        f"{_format_duration(without, in_hours)} "
         f"{_unit(in_hours)} on average), because all flagged cases are read before them; under four bands "
         f"they wait {bands.relative.value:.2f} times as long"
     )
@@ -226,10 +227,12 @@ def _configuration(study: Study) -> Iterator[str]:
 def _share_in_band(study: Study) -> tuple[float, ...]:
     """Shares of the arriving cases in bands 1 to 4."""
     bands = study.pool.bands()
-    return tuple(np.bincount(bands, study.pool.shares(study.prevalence), minlength=5)[1:].tolist())
+    return tuple(
+        np.bincount(bands, study.pool.arrival_probabilities(study.prevalence), minlength=5)[1:].tolist()
+    )
 
 
-def name_of(discipline: Discipline) -> str:
+def discipline_name(discipline: Discipline) -> str:
     """For people, such as ``four bands, 6 h``."""
     hours = _hours(discipline)
     return _ORDER_NAMES[discipline.order] + ("" if hours is None else f", {hours:g} h")
@@ -241,7 +244,7 @@ def _hours(discipline: Discipline) -> float | None:
     return None if math.isinf(minutes) else round(minutes / 60, 9)
 
 
-def _clock(minutes: float, in_hours: bool) -> str:
+def _format_duration(minutes: float, in_hours: bool) -> str:
     return f"{minutes / 60:.1f}" if in_hours else f"{minutes:.1f}"
 
 

@@ -39,14 +39,14 @@ Statistic = Literal["mean", "p95", "p99"]
 
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 
-_LEVELS = (0.95, 0.99)
+_QUANTILE_LEVELS = (0.95, 0.99)
 _ROUNDING = 1 - 1e-9  # rounding of a sum of weights must not decide between two neighbours
 _RELAXATIONS = 6  # the effect of the empty start decays to exp(-6) or less
-_FEWEST_ARRIVALS = 100  # of warm-up, for each reader
-_MOST_READERS = 10_000
-_MOST_VARIED = 100
+_MIN_WARM_UP_ARRIVALS = 100  # of warm-up, for each reader
+_MAX_READERS = 10_000
+_MAX_VARIATION = 100
 
-MOST_ARRIVALS = 20_000_000
+MAX_ARRIVALS = 20_000_000
 """Arrivals of one simulation, warm-up and run-out included: some minutes and a few GB."""
 
 
@@ -68,14 +68,14 @@ class Workload:
                 f"the load is {self.load}, expected more than 0 and less than 1: from 1 on the queue grows "
                 "without bound; add readers or send fewer cases."
             )
-        if not 1 <= self.readers <= _MOST_READERS:
-            raise CalibrationError(f"expected 1 to {_MOST_READERS:,} readers, found {self.readers:,}.")
+        if not 1 <= self.readers <= _MAX_READERS:
+            raise CalibrationError(f"expected 1 to {_MAX_READERS:,} readers, found {self.readers:,}.")
         if not 0 < self.minutes_per_case < math.inf:
             raise CalibrationError(f"a reading takes {self.minutes_per_case} minutes, expected more than 0.")
-        if not 0 <= self.variation <= _MOST_VARIED:
+        if not 0 <= self.variation <= _MAX_VARIATION:
             raise CalibrationError(
                 f"the variation of the reading time is {self.variation:g}, expected 0 (constant) to "
-                f"{_MOST_VARIED}; exponential is 1."
+                f"{_MAX_VARIATION}; exponential is 1."
             )
 
     @property
@@ -107,7 +107,7 @@ class Workload:
         """Arrivals until the empty start is forgotten, from the relaxation time 1/(mu (1-sqrt(load))²)."""
         idle = max(1 - math.sqrt(self.load), sys.float_info.epsilon)  # the root of a load near 1 rounds to 1
         relaxation = self.load / idle**2 * (1 + self.variation**2) / 2
-        return math.ceil(_RELAXATIONS * relaxation) + _FEWEST_ARRIVALS * self.readers
+        return math.ceil(_RELAXATIONS * relaxation) + _MIN_WARM_UP_ARRIVALS * self.readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ FIRST_COME = Discipline("first_come")
 
 
 @dataclass(frozen=True, slots=True)
-class Simulated:
+class SimulationEstimate:
     """A number from the simulation, and its standard error over the replications."""
 
     value: float
@@ -140,8 +140,8 @@ class Simulated:
 class Wait:
     """A statistic of the waits of one group under one discipline."""
 
-    minutes: Simulated
-    relative: Simulated | None
+    minutes: SimulationEstimate
+    relative: SimulationEstimate | None
     """Ratio to the same statistic under first come, on the same arrivals; None if that is 0."""
 
 
@@ -179,7 +179,7 @@ def simulate(
 
     Raises:
         CalibrationError: a prevalence outside (0, 1), too few replications, fewer cases than those, a seed
-            below 0, or more than ``MOST_ARRIVALS`` arrivals to simulate.
+            below 0, or more than ``MAX_ARRIVALS`` arrivals to simulate.
     """
     if seed < 0:
         raise CalibrationError(f"the seed is {seed}, expected 0 or more.")
@@ -188,13 +188,16 @@ def simulate(
             f"expected at least 2 replications and as many cases, found {replications} and {cases}."
         )
     asked = tuple(dict.fromkeys(disciplines if FIRST_COME in disciplines else (FIRST_COME, *disciplines)))
-    shares, urgencies = pool.shares(prevalence), {one: pool.urgency(one.order) for one in asked}
+    arrival_probabilities, urgencies = (
+        pool.arrival_probabilities(prevalence),
+        {one: pool.urgency(one.order) for one in asked},
+    )
     measured, warm_up = math.ceil(cases / replications), workload.warm_up()
     arriving = replications * (measured + 2 * warm_up)
-    if arriving > MOST_ARRIVALS:
+    if arriving > MAX_ARRIVALS:
         raise CalibrationError(
             f"load {workload.load:g} with {workload.readers} readers, variation {workload.variation:g} and "
-            f"{cases:,} cases needs {arriving:.2g} simulated arrivals, expected at most {MOST_ARRIVALS:,}; "
+            f"{cases:,} cases needs {arriving:.2g} simulated arrivals, expected at most {MAX_ARRIVALS:,}; "
             "the nearer the load is to 1, the longer the warm-up: lower the load, the variation or the "
             "number of cases."
         )
@@ -205,7 +208,7 @@ def simulate(
         generator = np.random.default_rng(stream)
         # The run-out is as long as the warm-up: the last cases measured still see cases come after them.
         arrivals, minutes = workload.draw(generator, measured + 2 * warm_up)
-        drawn = generator.choice(pool.scores.size, arrivals.size, p=shares)
+        drawn = generator.choice(pool.scores.size, arrivals.size, p=arrival_probabilities)
         rows[replication] = drawn[window]
         starts = reading_starts(arrivals, minutes, workload.readers)
         for one in asked:
@@ -213,8 +216,10 @@ def simulate(
             wait = np.empty_like(arrivals)
             wait[read] = starts - arrivals[read]
             waits[one][replication] = wait[window]
-    tables = {one: _statistics(pool, shares, urgencies[one], rows, waits[one]) for one in asked}
-    return tuple(Outcome(one, _compare(table, tables[FIRST_COME])) for one, table in tables.items())
+    tables = {
+        one: _statistics(pool, arrival_probabilities, urgencies[one], rows, waits[one]) for one in asked
+    }
+    return tuple(Outcome(one, _relative_waits(table, tables[FIRST_COME])) for one, table in tables.items())
 
 
 def reading_starts(arrivals: Floats, minutes: Floats, readers: int) -> Floats:
@@ -280,7 +285,11 @@ def reading_order(
 
 
 def _statistics(
-    pool: Pool, shares: Floats, urgency: NDArray[np.intp], rows: NDArray[np.intp], waits: Floats
+    pool: Pool,
+    arrival_probabilities: Floats,
+    urgency: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    waits: Floats,
 ) -> dict[Group, Floats]:
     """Statistics of every group that occurs, shape (1 + replications, 3); see ``_leave_one_out``."""
     replication = np.repeat(np.arange(rows.shape[0]), rows.shape[1])
@@ -290,11 +299,11 @@ def _statistics(
         rows.ravel()[order],
         replication[order],
     )
-    in_class = np.bincount(urgency, shares)
+    in_class = np.bincount(urgency, arrival_probabilities)
     tables: dict[Group, Floats] = {}
-    for group, members in pool.members().items():
+    for group, members in pool.group_masks().items():
         # Probability that a case of this urgency belongs to the group.
-        of_group = np.bincount(urgency, shares * members)
+        of_group = np.bincount(urgency, arrival_probabilities * members)
         # Not every urgency in the range need occur.
         share = np.divide(of_group, in_class, out=np.zeros_like(of_group), where=in_class > 0)
         weights = share[urgency][sorted_rows]
@@ -326,25 +335,25 @@ def _leave_one_out(
     for left_out in range(-1, replications):
         kept = np.where(replication == left_out, 0.0, weights)
         below = np.cumsum(kept)
-        quantiles = waits[np.searchsorted(below, np.multiply(_LEVELS, below[-1] * _ROUNDING))]
+        quantiles = waits[np.searchsorted(below, np.multiply(_QUANTILE_LEVELS, below[-1] * _ROUNDING))]
         rows.append([kept @ waits / below[-1], *quantiles])
     return np.array(rows, dtype=np.float64)
 
 
-def _compare(
+def _relative_waits(
     tables: dict[Group, Floats], first_come: dict[Group, Floats]
 ) -> dict[tuple[Group, Statistic], Wait]:
     compared: dict[tuple[Group, Statistic], Wait] = {}
     for group, table in tables.items():
         for column, statistic in enumerate(STATISTICS):
             own, reference = table[:, column], first_come[group][:, column]
-            relative = _simulated(own / reference) if reference.all() else None
-            compared[group, statistic] = Wait(_simulated(own), relative)
+            relative = _jackknife_estimate(own / reference) if reference.all() else None
+            compared[group, statistic] = Wait(_jackknife_estimate(own), relative)
     return compared
 
 
-def _simulated(values: Floats) -> Simulated:
+def _jackknife_estimate(values: Floats) -> SimulationEstimate:
     """The first value, and the jackknife standard error from those that leave one replication out."""
     rest = values[1:]
     error = math.sqrt((rest.size - 1) * float(np.mean((rest - rest.mean()) ** 2)))
-    return Simulated(float(values[0]), error)
+    return SimulationEstimate(float(values[0]), error)

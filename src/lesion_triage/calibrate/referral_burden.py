@@ -9,15 +9,15 @@ from dataclasses import dataclass
 
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy
-from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.predictions import Predictions
 
-USELESS_SHARE = 0.95
+USELESS_REFERRAL_SHARE = 0.95
 """Share of the negative cases: if more are referred, the queue is hardly shorter than without a model."""
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class ReferralBurden:
     """Counts of cases; an abstention counts as a referral."""
 
     cases: int
@@ -37,22 +37,22 @@ class Price:
         return 1 - self.negatives_referred / self.negatives if self.negatives else None
 
     @property
-    def useless(self) -> bool:
+    def is_useless(self) -> bool:
         """True if more than 95 % of the negative cases are referred."""
-        return self.negatives_referred > USELESS_SHARE * self.negatives
+        return self.negatives_referred > USELESS_REFERRAL_SHARE * self.negatives
 
 
-def price_on(policy: Policy, predictions: Predictions) -> Price:
+def measure_referral_burden(policy: Policy, predictions: Predictions) -> ReferralBurden:
     """Decide every case of a table as the server would, and count.
 
     Raises:
         PredictionsError: a row whose outcome is unknown, or a history that no platform could send.
     """
-    cases = cases_of(predictions.behind_gate(policy.novelty_limit))
+    cases = gather_cases(predictions.behind_gate(policy.novelty_limit))
     referred = [
         decide(policy, case.logits, case.history).disposition is not Disposition.below_threshold
         for case in cases
     ]
     negative = [not case.needs_in_person for case in cases]
     both = sum(sent and free for sent, free in zip(referred, negative, strict=True))
-    return Price(len(cases), sum(referred), sum(negative), both)
+    return ReferralBurden(len(cases), sum(referred), sum(negative), both)

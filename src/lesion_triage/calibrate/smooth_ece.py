@@ -31,13 +31,13 @@ def smooth_calibration_error(cells: Cells, counts: Counts) -> Floats:
     residuals = np.einsum("bkc,kc->bc", counts, cells.residual)[:, :-1] / np.maximum(weight, 1)[:, None]
     points, error = _POINTS, np.full(weight.size, 0.05)
     while True:
-        bandwidth, error = _fixed_point(_cosines(residuals, cells.score[:-1], points), error)
+        bandwidth, error = _fixed_point(_cosine_coefficients(residuals, cells.score[:-1], points), error)
         if points * bandwidth.min() >= _POINTS_PER_BANDWIDTH:
             return np.where(weight > 0, error, np.nan)
         points *= 2
 
 
-def _cosines(residuals: Floats, scores: Floats, points: int) -> Floats:
+def _cosine_coefficients(residuals: Floats, scores: Floats, points: int) -> Floats:
     """Cosine coefficients 0 to ``points`` of residuals at ascending scores in [0, 1].
 
     Each residual is split between its two neighbours on a grid. This widens the kernel's variance by at most
@@ -56,23 +56,25 @@ def _cosines(residuals: Floats, scores: Floats, points: int) -> Floats:
 def _fixed_point(cosines: Floats, start: Floats) -> tuple[Floats, Floats]:
     """Bandwidths s with ``smECE(s) = s``, and smECE there, by bracketed secants on a logarithmic scale."""
     low, high = np.full(start.size, math.log(_SMALLEST_BANDWIDTH)), np.zeros(start.size)
-    at = np.clip(np.log(np.maximum(start, _SMALLEST_BANDWIDTH)), low, high)
-    last_at, last_excess = at, np.zeros(start.size)
+    log_bandwidth = np.clip(np.log(np.maximum(start, _SMALLEST_BANDWIDTH)), low, high)
+    last_log_bandwidth, last_excess = log_bandwidth, np.zeros(start.size)
     for _ in range(_STEPS):
-        error = _smoothed(cosines, np.exp(at))
-        excess = np.log(np.maximum(error, 1e-300)) - at
-        low, high = np.where(excess >= 0, at, low), np.where(excess <= 0, at, high)
-        moved = at - last_at
-        slope = np.divide(excess - last_excess, moved, out=np.full_like(at, -1.0), where=moved != 0)
+        error = _smoothed_absolute_residual(cosines, np.exp(log_bandwidth))
+        excess = np.log(np.maximum(error, 1e-300)) - log_bandwidth
+        low, high = np.where(excess >= 0, log_bandwidth, low), np.where(excess <= 0, log_bandwidth, high)
+        moved = log_bandwidth - last_log_bandwidth
+        slope = np.divide(
+            excess - last_excess, moved, out=np.full_like(log_bandwidth, -1.0), where=moved != 0
+        )
         # smECE falls with the bandwidth, so the excess falls at least as fast as the bandwidth grows.
-        step = np.clip(at - excess / np.minimum(slope, -1.0), low, high) - at
+        step = np.clip(log_bandwidth - excess / np.minimum(slope, -1.0), low, high) - log_bandwidth
         if np.abs(step).max() < _CONVERGED:
             break
-        last_at, last_excess, at = at, excess, at + step
-    return np.exp(at), error
+        last_log_bandwidth, last_excess, log_bandwidth = log_bandwidth, excess, log_bandwidth + step
+    return np.exp(log_bandwidth), error
 
 
-def _smoothed(cosines: Floats, bandwidth: Floats) -> Floats:
+def _smoothed_absolute_residual(cosines: Floats, bandwidth: Floats) -> Floats:
     """Integral of the absolute smoothed residual, by the trapezoid rule.
 
     The reflected kernel is the heat kernel of an insulated rod: smoothing multiplies the k-th cosine

@@ -46,7 +46,7 @@ _RULES: dict[Rule, str] = {
 }
 
 
-def in_percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A target or a confidence in percent, such as ``97.5``, unrounded: rounding could overstate it."""
     # Twelve decimals remove only binary rounding noise, as in 1 - 3 * 0.05.
     digits = f"{Decimal(repr(round(share, 12))).scaleb(2):f}"
@@ -77,12 +77,16 @@ def assumptions(
     """
     parts = [row for row in rows if row.by not in (ALL_UNITS, BY_SITE)]
     without = [f"{row.by} {row.group} ({row.positives})" for row in rows[1:] if row.status != "certified"]
-    looks = _looks(earlier_looks, pooled=any(row.by == BY_SITE for row in rows))
+    looks = _earlier_looks_sentence(earlier_looks, pooled=any(row.by == BY_SITE for row in rows))
     said = [*_ALWAYS, _FLAGS[red_flags_counted], _UNITS[unit], looks]
     if unnamed_photographs and unit == "lesion":
-        said.insert(said.index(_UNITS[unit]) + 1, _alone(unnamed_photographs, "photograph", "lesion"))
+        said.insert(
+            said.index(_UNITS[unit]) + 1, _unnamed_parts_sentence(unnamed_photographs, "photograph", "lesion")
+        )
     if unnamed_lesions:
-        said.insert(said.index(_UNITS[unit]) + 1, _alone(unnamed_lesions, "lesion", "patient"))
+        said.insert(
+            said.index(_UNITS[unit]) + 1, _unnamed_parts_sentence(unnamed_lesions, "lesion", "patient")
+        )
     if len(rows) > 1:
         said.append(_RULES[rule])
     if not parts:
@@ -99,7 +103,7 @@ def assumptions(
     return tuple(said)
 
 
-def _alone(number: int, part: str, whole: str) -> str:
+def _unnamed_parts_sentence(number: int, part: str, whole: str) -> str:
     """Sentence on parts that name no whole: lesions without a patient, photographs without a lesion."""
     count = (
         f"1 {part} names no {whole} and counts"
@@ -109,7 +113,7 @@ def _alone(number: int, part: str, whole: str) -> str:
     return f"{count} as a {whole} each: if several are of one {whole}, they are taken as independent."
 
 
-def _looks(earlier: int, *, pooled: bool) -> str:
+def _earlier_looks_sentence(earlier: int, *, pooled: bool) -> str:
     """Of counts the certificate knows what its bundle was certified on, and what the counts tell of it."""
     by_itself = (
         " What a site chose by itself is counted if its counts tell it, and is in the ledger of that site."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
     AUDIT,
@@ -155,8 +155,8 @@ def sample_size(dossier: Dossier) -> Answer:
     target, confidence = (dossier.at(CERTIFICATE, name) for name in ("target_sensitivity", "confidence"))
     return Answer(
         f"{_by_split(people)}. All usable cases with a label were used. To certify a sensitivity of "
-        f"{in_percent(target)}% at {in_percent(confidence)}% confidence takes at least {needed} positive "
-        f"{dossier.at(CERTIFICATE, 'unit')}s; {dossier.at(CERTIFICATE, 'positives')} were there.",
+        f"{format_percent(target)}% at {format_percent(confidence)}% confidence takes at least {needed} "
+        f"positive {dossier.at(CERTIFICATE, 'unit')}s; {dossier.at(CERTIFICATE, 'positives')} were there.",
         (
             Pointer(SPLITS, "fractions"),
             Pointer(CERTIFICATE, "groups[by=all].minimum_positives"),
@@ -213,7 +213,7 @@ def partition(dossier: Dossier) -> Answer:
     """How the data were split."""
     fractions = dossier.at(SPLITS, "fractions")
     order = ("train", "validation", "calibration", "test")
-    shares = ", ".join(f"{name} {in_percent(fractions[name])}%" for name in order if name in fractions)
+    shares = ", ".join(f"{name} {format_percent(fractions[name])}%" for name in order if name in fractions)
     leak, where = _finding(dossier, "leakage")
     return Answer(
         f"Whole groups were dealt by {dealt(dossier)} (seed {dossier.at(SPLITS, 'seed')}): all photographs "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
     AUDIT,
@@ -30,7 +30,9 @@ def threshold(dossier: Dossier) -> Answer:
         "that sensitivity is at least {target}% with {level}% confidence. It was "
         "sealed before "
         "the test split was opened.".format(
-            target=in_percent(known["target_sensitivity"]), level=in_percent(known["confidence"]), **known
+            target=format_percent(known["target_sensitivity"]),
+            level=format_percent(known["confidence"]),
+            **known,
         ),
         (Pointer(POLICY, "threshold"), Pointer(CERTIFICATE, "threshold"), Pointer(CERTIFICATE, "confidence")),
     )
@@ -123,7 +125,7 @@ def unfamiliar(dossier: Dossier) -> Answer:
     limit = dossier.at(POLICY, "novelty_limit")
     return Answer(
         f"A photograph whose novelty reaches {limit:.4g} is not scored and its case goes up; the limit "
-        f"sends up at most {in_percent(share)}% of the validation photographs. It compares textures and "
+        f"sends up at most {format_percent(share)}% of the validation photographs. It compares textures and "
         "colours and does not look for a lesion.",
         (Pointer(POLICY, "novelty_limit"), Pointer(CONFIG, "calibrate.novelty_share")),
     )

@@ -19,13 +19,13 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate.cases import (
     Case,
-    cases_of,
+    case_scores,
     cases_sha256,
     file_fingerprints,
     files_sha256,
-    lowest_by_unit,
-    scores_of,
-    units_of,
+    gather_cases,
+    lowest_score_by_unit,
+    unit_indices,
 )
 from lesion_triage.config import Data
 from lesion_triage.console import bar, say
@@ -74,8 +74,8 @@ class LocalCases:
     def positive_scores(self) -> NDArray[np.float64]:
         """One per positive unit: the lowest score of its positive cases; +inf if none could be scored."""
         policy = self.bundle.policy
-        scores = scores_of(self.positives, policy.calibrator, policy.aggregation)
-        return lowest_by_unit(scores, units_of(self.positives))
+        scores = case_scores(self.positives, policy.calibrator, policy.aggregation)
+        return lowest_score_by_unit(scores, unit_indices(self.positives))
 
     def referred_without_need(self, policy: Policy) -> tuple[int, int]:
         """How many negative cases a policy refers or abstains on, and how many there are."""
@@ -85,7 +85,7 @@ class LocalCases:
 
     def missed_units(self, policy: Policy) -> tuple[int, int]:
         """How many positive units have a positive case below its threshold, and how many there are."""
-        units = units_of(self.positives)
+        units = unit_indices(self.positives)
         below = [_below(policy, case) for case in self.positives]
         return np.unique(units[np.array(below, dtype=np.bool_)]).size, np.unique(units).size
 
@@ -146,7 +146,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
     return LocalCases(
         bundle=bundle,
         table=scored,
-        cases=cases_of(scored),
+        cases=gather_cases(scored),
         unit=unit_of_analysis(known),
         unnamed_lesions=unnamed,
         unnamed_photographs=unnamed_photographs(known),

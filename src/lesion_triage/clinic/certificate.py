@@ -9,7 +9,7 @@ from pathlib import Path
 from lesion_triage.bundle.certificate import Certificate, GroupRow, Look
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import Bundle, open_bundle
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 
 _DRAWN = ("**Made from drawn pictures: it says nothing about people.**", "")
 
@@ -34,9 +34,9 @@ def page(bundle: Bundle) -> str:
         *(_DRAWN if bundle.header.synthetic else ()),
         english_catalogue().notice,
         "",
-        f"With {in_percent(certificate.confidence)}% confidence, the policy refers or abstains on at least "
-        f"{in_percent(certificate.target_sensitivity)}% of future positive {certificate.unit}s that are "
-        "exchangeable with those it was certified on"
+        f"With {format_percent(certificate.confidence)}% confidence, the policy refers or abstains on at "
+        f"least {format_percent(certificate.target_sensitivity)}% of future positive {certificate.unit}s "
+        "that are exchangeable with those it was certified on"
         + (", and of each group below that is certified, all together." if certificate.groups[1:] else "."),
         "",
         *_facts(bundle, certificate),

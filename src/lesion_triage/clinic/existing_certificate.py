@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS
-from lesion_triage.calibrate.cases import units_of
-from lesion_triage.calibrate.certificate import Verdict, verdict_on
-from lesion_triage.calibrate.clustered_proportions import clustered
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.cases import unit_indices
+from lesion_triage.calibrate.certificate import Verdict, sensitivity_verdict
+from lesion_triage.calibrate.clustered_proportions import has_clusters
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.clinic.cases import LocalCases
 
 _VERDICTS: dict[Verdict, str] = {
@@ -52,7 +52,9 @@ def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
         misses, _ = local.missed_units(policy.model_copy(update={"red_flags": NO_RED_FLAGS}))
     verdict = None
     if _counted_alike(local):
-        verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
+        verdict = sensitivity_verdict(
+            positives, misses, certificate.target_sensitivity, certificate.confidence
+        )
     left = max(0.0, round(certificate.confidence - spent, 12))
     return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict, left)
 
@@ -69,8 +71,8 @@ def told(old: OldCertificate | None, local: LocalCases) -> str:
     )
     if old.verdict in ("holds", "fails") and old.confidence_if_selected < local.bundle.certificate.confidence:
         said += (
-            f"; with {in_percent(old.confidence_if_selected)}% confidence only, if looks were repeated until "
-            "it did"
+            f"; with {format_percent(old.confidence_if_selected)}% confidence only, if looks were repeated "
+            "until it did"
         )
     spared = old.misses - old.misses_with_red_flags
     flags = f" ({spared} of them referred by a red flag, which it does not count)" if spared else ""
@@ -83,4 +85,4 @@ def told(old: OldCertificate | None, local: LocalCases) -> str:
 def _counted_alike(local: LocalCases) -> bool:
     """Whether these cases count the certificate's unit; patients with one positive lesion pass as lesions."""
     counts = local.bundle.certificate.unit
-    return counts == local.unit or (counts == "lesion" and not clustered(units_of(local.positives)))
+    return counts == local.unit or (counts == "lesion" and not has_clusters(unit_indices(local.positives)))

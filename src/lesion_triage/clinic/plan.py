@@ -21,19 +21,19 @@ import numpy as np
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.calibrate.certificate import allowed_misses, minimum_positives
 from lesion_triage.calibrate.planning import (
-    MOST_POSITIVES,
+    MAX_POSITIVES,
     Binormal,
+    EmpiricalPopulation,
     Forecast,
     JointForecast,
-    Observed,
-    Step,
-    at_most,
-    confidence_of_each,
+    SampleSizeStep,
+    binomial_cdf,
+    bonferroni_confidence,
     forecast,
     joint_forecast,
     positives_for_power,
     power,
-    staircase,
+    sample_size_steps,
 )
 from lesion_triage.clinic.arguments import save
 from lesion_triage.clinic.scores import read_units
@@ -58,10 +58,10 @@ class Plan:
 
     target: float
     confidence: float
-    population: Binormal | Observed
+    population: Binormal | EmpiricalPopulation
     scores: str
     """What the population is, in words."""
-    steps: tuple[Step, ...]
+    steps: tuple[SampleSizeStep, ...]
     forecasts: Mapping[int, Forecast | None]
     """By number of positive cases; None if they are too few."""
     powers: Mapping[float, Mapping[int, float]]
@@ -127,12 +127,12 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     """
     target, confidence = arguments.target, arguments.confidence
     population = _observed(arguments.scores) if arguments.scores else Binormal(arguments.auroc)
-    steps = staircase(target, confidence, arguments.misses)
+    steps = sample_size_steps(target, confidence, arguments.misses)
     counts = arguments.positives or _default_counts(target, confidence)
     truths = arguments.true_sensitivity or [
         round(target + (1 - target) * part, 6) for part in (0.2, 0.4, 0.6, 0.8)
     ]
-    confidence_of_each(confidence, arguments.groups)  # refuses less than one group
+    bonferroni_confidence(confidence, arguments.groups)  # refuses less than one group
     return Plan(
         target=target,
         confidence=confidence,
@@ -154,17 +154,17 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _observed(path: Path) -> Observed:
-    return Observed(*read_units(path))
+def _observed(path: Path) -> EmpiricalPopulation:
+    return EmpiricalPopulation(*read_units(path))
 
 
 def _default_counts(target: float, confidence: float) -> list[int]:
     """Numbers of positive cases at which few, some and many misses become allowed; always the first."""
     first, *others = (minimum_positives(target, confidence, misses) for misses in _MISSES)
-    return [first, *(n for n in others if n <= MOST_POSITIVES)]
+    return [first, *(n for n in others if n <= MAX_POSITIVES)]
 
 
-def _described(population: Binormal | Observed, path: Path | None) -> str:
+def _described(population: Binormal | EmpiricalPopulation, path: Path | None) -> str:
     if isinstance(population, Binormal):
         return f"normal scores with AUROC {population.auroc:g}"
     return (
@@ -200,7 +200,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         "that high; '-' if that cannot be shown."
     )
     if plan.joint:
-        each = confidence_of_each(plan.confidence, plan.groups)
+        each = bonferroni_confidence(plan.confidence, plan.groups)
         yield f"\n4. The target for each of {plan.groups} groups at once, with this many positives in each\n"
         yield from _table(_JOINT_HEAD, [_joint_row(row) for row in plan.joint])
         yield _read(
@@ -222,7 +222,7 @@ _FORECAST_HEAD = (
 _JOINT_HEAD = ("positives", "misses", "specificity, common", "misses", "specificity, own")
 
 
-def _step_row(step: Step) -> tuple[str, ...]:
+def _step_row(step: SampleSizeStep) -> tuple[str, ...]:
     counts = (str(count) for count in (step.misses, step.positives, step.last))
     return (*counts, f"{step.missed_share:.4f}", f"{step.lower_bound:.4f}")
 
@@ -310,7 +310,7 @@ def draw(plan: Plan) -> bytes:
     return stream.getvalue()
 
 
-def _draw_steps(axes: Axes, steps: Sequence[Step], target: float) -> None:
+def _draw_steps(axes: Axes, steps: Sequence[SampleSizeStep], target: float) -> None:
     misses, positives = [step.misses for step in steps], [step.positives for step in steps]
     naive = [count / (1 - target) for count in misses]
     axes.plot(misses, positives, "o", color=BLUE, label="smallest number that certifies")
@@ -328,7 +328,7 @@ def _draw_power(axes: Axes, plan: Plan) -> None:
     counts = _through_teeth(plan, max(known, default=_DRAWN_UP_TO) * 1.2)
     missed = 1 - np.array(list(plan.powers))
     allowed = [allowed_misses(n, plan.target, plan.confidence) for n in counts]
-    powers = [at_most(k, n, missed) for k, n in zip(allowed, counts, strict=True) if k is not None]
+    powers = [binomial_cdf(k, n, missed) for k, n in zip(allowed, counts, strict=True) if k is not None]
     curves = zip(plan.powers, np.transpose(powers), itertools.cycle(_STYLES), strict=False)
     for truth, curve, (colour, marker) in curves:
         axes.plot(counts, curve, color=colour, linewidth=1.2)
@@ -376,7 +376,7 @@ def _through_teeth(plan: Plan, top: float) -> list[int]:
         start = following
         if start > top:
             break
-    return [n for n in counts if n <= MOST_POSITIVES]
+    return [n for n in counts if n <= MAX_POSITIVES]
 
 
 def _count_axis(axes: Axes) -> None:

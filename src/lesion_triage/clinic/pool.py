@@ -17,10 +17,10 @@ from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate import ledger, pooling
-from lesion_triage.calibrate.groups import Joint
-from lesion_triage.calibrate.policy_fit import confidence_of_the_best
+from lesion_triage.calibrate.groups import JointThresholds
+from lesion_triage.calibrate.policy_fit import selection_adjusted_confidence
 from lesion_triage.calibrate.pooling import Tally
-from lesion_triage.calibrate.wording import assumptions, in_percent
+from lesion_triage.calibrate.wording import assumptions, format_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_target, require_place, save
 from lesion_triage.clinic.cases import LocalCases
@@ -48,7 +48,7 @@ def act_tally(arguments: argparse.Namespace) -> int:
     if arguments.out.exists():
         raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
     require_place("--out", arguments.out)
-    book = arguments.cases.resolve().with_name(ledger.NAME)
+    book = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
     looked = any(look.counted and look.site == arguments.site for look in ledger.read(book))
     if arguments.cases.is_file() and not looked:  # repeating the same counts adds no line
         ledger.require_writable(book)
@@ -98,7 +98,7 @@ def act_pool(arguments: argparse.Namespace) -> int:
     certificate = made.certificate
     say(
         f"  threshold {certificate.threshold:.6f} certifies sensitivity >= "
-        f"{certificate.target_sensitivity} at {in_percent(certificate.confidence)}% confidence: "
+        f"{certificate.target_sensitivity} at {format_percent(certificate.confidence)}% confidence: "
         f"{certificate.misses_seen} of {certificate.positives} missed, {certificate.misses_allowed} allowed"
     )
     if certificate.unit != bundle.certificate.unit:
@@ -150,9 +150,10 @@ def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> T
         cases_sha256=local.sha256,
         positives=scores.size,
         positives_abstained=int(np.count_nonzero(np.isposinf(scores))),
-        misses=pooling.count(scores),
+        misses=pooling.count_misses(scores),
         looked_before=tuple(
-            look.confidence for look in ledger.at(chosen, local.sha256, local.files_sha256, model)
+            look.confidence
+            for look in ledger.looks_at_pictures(chosen, local.sha256, local.files_sha256, model)
         ),
     )
 
@@ -176,9 +177,9 @@ def _write_down(made: Tally, local: LocalCases, book: Path) -> None:
         counted=True,
     )
     wanted = (entry.cases_sha256, entry.model_sha256, entry.settings_sha256)
-    if ledger.same_look(ledger.read(book), *wanted) is None:
-        with ledger.held(book) as looks:
-            if ledger.same_look(looks, *wanted) is None:
+    if ledger.find_repeated_look(ledger.read(book), *wanted) is None:
+        with ledger.locked(book) as looks:
+            if ledger.find_repeated_look(looks, *wanted) is None:
                 ledger.append(book, entry)
 
 
@@ -206,7 +207,7 @@ def pool(
         BundleError: ``out`` exists, or the sites counted with another model or scoring.
     """
     before = bundle.certificate
-    pooling.check(tallies)
+    pooling.check_tallies(tallies)
     first = tallies[0]
     for name, expected in (
         ("model_sha256", before.model_sha256),
@@ -220,13 +221,13 @@ def pool(
     wanted = before.target_sensitivity if target is None else target
     level = before.confidence if confidence is None else confidence
     threshold, rows = pooling.pool(tallies, wanted, level, each_site=each_site)
-    policy = with_thresholds(bundle.policy, Joint(threshold, level, {}, ()))
+    policy = with_thresholds(bundle.policy, JointThresholds(threshold, level, {}, ()))
     everyone = rows[0]
     assert everyone.misses_allowed is not None
     assert everyone.sensitivity_lower_bound is not None
     counts = canonical_json([each.model_dump(mode="json") for each in tallies])
     cases = sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode())
-    known = (*before.ledger, ledger.look_of(before, before.policy_sha256))
+    known = (*before.ledger, ledger.look_from_certificate(before, before.policy_sha256))
     at_these = {cases, *(one.cases_sha256 for one in tallies)}
     earlier = [look.confidence for look in known if look.cases_sha256 in at_these]
     earlier += [each for one in tallies for each in one.looked_before]
@@ -270,7 +271,7 @@ def pool(
             ),
         ),
         ledger=known,
-        confidence_if_selected=confidence_of_the_best([level, *earlier]),
+        confidence_if_selected=selection_adjusted_confidence([level, *earlier]),
     )
     return seal_again(bundle, out, policy, certificate)
 

@@ -19,7 +19,7 @@ from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate import queue_figure, queue_report
 from lesion_triage.calibrate.policy_fit import band_limits
-from lesion_triage.calibrate.queue_pool import Floats, Pool, drawn_scores
+from lesion_triage.calibrate.queue_pool import Floats, Pool, binormal_scores
 from lesion_triage.calibrate.queue_report import Study
 from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, simulate
 from lesion_triage.clinic.arguments import save
@@ -116,7 +116,7 @@ def act(arguments: argparse.Namespace) -> int:
             "--figure."
         )
     study = study_of(arguments)
-    say("\n".join(queue_report.lines(study)))
+    say("\n".join(queue_report.report_lines(study)))
     if arguments.json is not None:
         save("--json", arguments.json, canonical_json(queue_report.document(study)).encode())
         say(f"wrote {arguments.json}")
@@ -170,7 +170,7 @@ def _cases(arguments: argparse.Namespace) -> tuple[Floats, NDArray[np.bool_], st
     if arguments.scores is not None:
         return *read_scores(arguments.scores), str(arguments.scores)
     prevalence = _DRAWN_PREVALENCE if arguments.prevalence is None else arguments.prevalence
-    return *drawn_scores(arguments.drawn_auroc, prevalence), f"drawn, AUROC {arguments.drawn_auroc:g}"
+    return *binormal_scores(arguments.drawn_auroc, prevalence), f"drawn, AUROC {arguments.drawn_auroc:g}"
 
 
 def _pool(

@@ -23,9 +23,9 @@ from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestC
 from lesion_triage.bundle.store import Bundle, seal
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import minimum_positives
-from lesion_triage.calibrate.groups import Joint
-from lesion_triage.calibrate.policy_fit import Origin, certify_cases
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.groups import JointThresholds
+from lesion_triage.calibrate.policy_fit import CaseProvenance, certify_cases
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_site, add_target, one_line, require_place, save
 from lesion_triage.clinic.cases import LocalCases
@@ -75,7 +75,7 @@ def act(arguments: argparse.Namespace) -> int:
     require_place("--out", arguments.out, folder=True)
     if arguments.json:
         require_place("--json", arguments.json)
-    book = arguments.cases.resolve().with_name(ledger.NAME)
+    book = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
     looked = any(look.site == arguments.site for look in ledger.read(book))
     if arguments.cases.is_file() and not looked:  # repeating the same look adds no line
         ledger.require_writable(book)
@@ -98,7 +98,7 @@ def act(arguments: argparse.Namespace) -> int:
     say(f"  {told(old, local)}")
     say(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
-        f"sensitivity >= {certificate.target_sensitivity} at {in_percent(certificate.confidence)}% "
+        f"sensitivity >= {certificate.target_sensitivity} at {format_percent(certificate.confidence)}% "
         f"confidence for {certificate.site}: {certificate.misses_seen} of {certificate.positives} missed, "
         f"{certificate.misses_allowed} allowed"
     )
@@ -170,13 +170,13 @@ def recertify(
     facts = [config.model_dump(mode="json"), bundle.policy.sha256(), _table_sha256(local), local.unit]
     settings = sha256_of(canonical_json(facts).encode())
 
-    def policy_of(joint: Joint, scores: NDArray[np.float64]) -> Policy:
+    def make_policy(joint: JointThresholds, scores: NDArray[np.float64]) -> Policy:
         return with_thresholds(bundle.policy, joint)
 
     read = ledger.read(book)
     # Repeating the same look adds no line, so it works even if the ledger cannot be written.
     again = _repeated(read, local, site, settings) is not None
-    with nullcontext(read) if again else ledger.held(book) as looks:
+    with nullcontext(read) if again else ledger.locked(book) as looks:
         repeated = _repeated(looks, local, site, settings)
         earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
         if earlier and repeated is None and not second_look:
@@ -185,7 +185,7 @@ def recertify(
                 f"them, last on {earlier[-1].looked_at}. Choosing again spends confidence: give the reason "
                 "with --second-look '...'; it is recorded in the certificate."
             )
-        origin = Origin(
+        origin = CaseProvenance(
             issued_at=repeated.looked_at if repeated else timestamp(),
             unit=local.unit,
             unnamed_lesions=local.unnamed_lesions,
@@ -193,18 +193,20 @@ def recertify(
             predictions_sha256=_table_sha256(local),
             site=site,
             purpose=repeated.purpose if repeated else second_look or "certified again at a site",
-            ledger=_distinct((*before.ledger, ledger.look_of(before, before.policy_sha256), *earlier)),
+            ledger=_distinct(
+                (*before.ledger, ledger.look_from_certificate(before, before.policy_sha256), *earlier)
+            ),
             looks_at_these_cases=earlier,
         )
         policy, certificate = certify_cases(
-            local.cases, local.table, bundle.policy.calibrator, config, origin, policy_of
+            local.cases, local.table, bundle.policy.calibrator, config, origin, make_policy
         )
         if repeated is None:
-            ledger.append(book, ledger.entry_of(certificate, settings, local.files_sha256))
+            ledger.append(book, ledger.entry_from_certificate(certificate, settings, local.files_sha256))
     return seal_again(bundle, out, policy, certificate, local)
 
 
-def with_thresholds(policy: Policy, joint: Joint) -> Policy:
+def with_thresholds(policy: Policy, joint: JointThresholds) -> Policy:
     """The same policy at other thresholds; no case referred by its score is in the last band."""
     first, second, third = policy.band_limits
     lowest = min(third, joint.threshold)
@@ -261,7 +263,7 @@ def _repeated(
 ) -> ledger.Entry | None:
     """The earlier look that this one repeats, if any. Under another site's name it is another look."""
     of_site = [look for look in looks if look.site == site]
-    return ledger.same_look(of_site, local.sha256, local.bundle.certificate.model_sha256, settings)
+    return ledger.find_repeated_look(of_site, local.sha256, local.bundle.certificate.model_sha256, settings)
 
 
 def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
@@ -278,14 +280,16 @@ def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, 
     The looks of the bundle's own ledger are included if its threshold was chosen on some of these cases.
     """
     certificate = local.bundle.certificate
-    at_site = _distinct(ledger.at(looks, local.sha256, local.files_sha256, certificate.model_sha256))
-    inherited = (*certificate.ledger, ledger.look_of(certificate, certificate.policy_sha256))
+    at_site = _distinct(
+        ledger.looks_at_pictures(looks, local.sha256, local.files_sha256, certificate.model_sha256)
+    )
+    inherited = (*certificate.ledger, ledger.look_from_certificate(certificate, certificate.policy_sha256))
     return _distinct((*inherited, *at_site)) if local.seen_before else at_site
 
 
 def _before(certificate: Certificate, looks: tuple[ledger.Entry, ...], local: LocalCases) -> tuple[Look, ...]:
     """The looks before the one that a certificate records, as in ``_earlier``."""
-    own = _key(ledger.look_of(certificate, certificate.policy_sha256))
+    own = _key(ledger.look_from_certificate(certificate, certificate.policy_sha256))
     at = next((at for at, look in enumerate(looks) if _key(look) == own), len(looks))
     return _earlier(local, looks[:at])
 
@@ -344,7 +348,8 @@ def _card_section(certificate: Certificate) -> str:
         f"## Certified again: {certificate.site}, {certificate.issued_at}\n\n"
         f"Score >= {certificate.threshold:.6f} refers. {certificate.misses_seen} of {certificate.positives} "
         f"positive {certificate.unit}s were missed ({certificate.misses_allowed} allowed): with "
-        f"{in_percent(certificate.confidence)}% confidence the sensitivity for future {certificate.unit}s of "
-        f"the same kind is at least {in_percent(certificate.target_sensitivity)}%. Certificate "
+        f"{format_percent(certificate.confidence)}% confidence the sensitivity for future "
+        f"{certificate.unit}s of the same kind is at least "
+        f"{format_percent(certificate.target_sensitivity)}%. Certificate "
         f"{certificate.certificate_id()}. The threshold above no longer applies.\n"
     )

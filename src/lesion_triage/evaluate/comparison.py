@@ -15,8 +15,8 @@ import numpy as np
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.cases import Case, units_of
-from lesion_triage.calibrate.paired_comparison import Compared, Said, compare
+from lesion_triage.calibrate.cases import Case, unit_indices
+from lesion_triage.calibrate.paired_comparison import PairedComparison, PolicyOutput, compare
 from lesion_triage.config import Evaluate
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.decided_cases import DecidedCases
@@ -80,7 +80,7 @@ class Comparison:
     """Cases left out because the two tables disagree on whether they need a visit."""
     units: int
     """Units that the bootstrap draws: patients where known, else lesions."""
-    compared: Compared
+    compared: PairedComparison
     crossings: tuple[DispositionCount, ...]
     changed: tuple[ChangedCase, ...]
     """Positive cases first, lost ones before gained ones, by falling score of the first; at most 200."""
@@ -102,10 +102,10 @@ class PairedCases:
     only_second: int
     labels_differ: int
 
-    def answers(self) -> tuple[Said, Said]:
+    def answers(self) -> tuple[PolicyOutput, PolicyOutput]:
         """The answers of both."""
         first, second = self.first, self.second
-        return Said(first.scores, first.referred), Said(second.scores, second.referred)
+        return PolicyOutput(first.scores, first.referred), PolicyOutput(second.scores, second.referred)
 
 
 def pair_cases(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions]) -> PairedCases:
@@ -169,11 +169,16 @@ def compare_bundles(
     """
     pairs = pair_cases(first, second)
     changes = changes_by_index(pairs)
-    positive, units = pairs.first.positive, units_of(pairs.first.cases)
+    positive, units = pairs.first.positive, unit_indices(pairs.first.cases)
     bootstrap_units = pairs.first.bootstrap_units()
     same_bundle = first[0].sha256 == second[0].sha256
     compared = compare(
-        *pairs.answers(), positive, config.bootstrap_draws, config.seed, bootstrap_units, same=same_bundle
+        *pairs.answers(),
+        positive,
+        config.bootstrap_draws,
+        config.seed,
+        bootstrap_units,
+        same_policy=same_bundle,
     )
     return (
         Comparison(

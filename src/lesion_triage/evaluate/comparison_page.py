@@ -9,7 +9,7 @@ from pathlib import Path
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.schema import Disposition
-from lesion_triage.calibrate.paired_comparison import Difference, Discordant
+from lesion_triage.calibrate.paired_comparison import Difference, DiscordantPairs
 from lesion_triage.evaluate.comparison import Comparison, PairedCases, changed_cases
 from lesion_triage.evaluate.figures import interval_plots, paired_scores
 from lesion_triage.evaluate.report_figures import ReportFigure
@@ -183,7 +183,7 @@ def _difference_row(one: Difference) -> str:
     )
 
 
-def _p_value_text(discordant: Discordant) -> str:
+def _p_value_text(discordant: DiscordantPairs) -> str:
     return (
         "not given: patients have several cases"
         if discordant.p_value is None

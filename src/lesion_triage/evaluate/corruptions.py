@@ -18,7 +18,7 @@ from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
-from lesion_triage.calibrate.clustered_proportions import share_of
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -161,8 +161,8 @@ def _row(
     return Row(
         corruption=name,
         severity=severity,
-        refused=share_of(refused, owners),
-        named=share_of(named, owners),
+        refused=clustered_proportion(refused, owners),
+        named=clustered_proportion(named, owners),
         refusals=_counts(refusals for refusals, _, _ in answers),
         advice=_counts(advice for _, advice, _ in answers),
         logits=tuple(logit for _, _, logit in answers) if scored else (),

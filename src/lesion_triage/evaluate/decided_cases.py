@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from lesion_triage.bundle.policy import Decision, decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.cases import Case, cases_of, positives_of, scores_of, units_of
+from lesion_triage.calibrate.cases import Case, case_scores, gather_cases, positive_mask, unit_indices
 from lesion_triage.calibrate.cells import Sample
-from lesion_triage.calibrate.clustered_proportions import clustered
+from lesion_triage.calibrate.clustered_proportions import has_clusters
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Predictions
 
@@ -43,13 +43,13 @@ class DecidedCases:
                 model or its policy was made from. For an external table only the model must match.
         """
         _check_origin(bundle, table)
-        cases = cases_of(table.behind_gate(bundle.policy.novelty_limit))
+        cases = gather_cases(table.behind_gate(bundle.policy.novelty_limit))
         decisions = tuple(decide(bundle.policy, case.logits, case.history) for case in cases)
-        scores = scores_of(cases, bundle.policy.calibrator, bundle.policy.aggregation)
+        scores = case_scores(cases, bundle.policy.calibrator, bundle.policy.aggregation)
         below = np.array([decision.disposition is Disposition.below_threshold for decision in decisions])
         thresholds = np.array([decision.threshold for decision in decisions])
         assert not (below & (scores >= thresholds)).any(), "a score that refers was decided otherwise"
-        return cls(cases, decisions, scores, positives_of(cases), ~below)
+        return cls(cases, decisions, scores, positive_mask(cases), ~below)
 
     def sample(self, threshold: float) -> Sample:
         """The cases sorted by score, for the metrics."""
@@ -57,8 +57,8 @@ class DecidedCases:
 
     def bootstrap_units(self) -> NDArray[np.intp] | None:
         """What a bootstrap draws: the unit of each case, or None if every case is a unit of its own."""
-        units = units_of(self.cases)
-        return units if clustered(units) else None
+        units = unit_indices(self.cases)
+        return units if has_clusters(units) else None
 
 
 def _check_origin(bundle: Bundle, table: Predictions) -> None:

@@ -13,7 +13,7 @@ from lesion_triage.bundle.certificate import ALL_UNITS, KNOWN_WHEN_SERVING, Cert
 from lesion_triage.bundle.policy import UNKNOWN_GROUP, age_bands, group_of
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.clustered_proportions import clustered, share_of
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
 from lesion_triage.calibrate.metrics import (
     Proportion,
     Sample,
@@ -139,7 +139,7 @@ def _measure_group(
 ) -> GroupResult:
     scores, truth = outcomes.scores[members], outcomes.positive[members]
     referred, units = outcomes.referred[members], outcomes.units[members]
-    bootstrap_units = units if clustered(units) else None
+    bootstrap_units = units if has_clusters(units) else None
     positives, negatives = int(truth.sum()), int((~truth).sum())
     sensitivity_result: Proportion | None = None
     specificity_result: Proportion | None = None
@@ -154,12 +154,12 @@ def _measure_group(
             bootstrap_units,
         )
         sensitivity_result = (
-            share_of(referred[truth], units[truth], sensitivity_estimate)
+            clustered_proportion(referred[truth], units[truth], sensitivity_estimate)
             if positives >= MINIMUM_PER_CLASS
             else None
         )
         specificity_result = (
-            share_of(~referred[~truth], units[~truth], specificity_estimate)
+            clustered_proportion(~referred[~truth], units[~truth], specificity_estimate)
             if negatives >= MINIMUM_PER_CLASS
             else None
         )

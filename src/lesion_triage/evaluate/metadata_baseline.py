@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.clustered_proportions import clustered
+from lesion_triage.calibrate.clustered_proportions import has_clusters
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, auroc_with_interval
 from lesion_triage.config import Evaluate
 from lesion_triage.data.categorical import Categorical
@@ -80,7 +80,7 @@ def measure_metadata(
     measured = [case.rows for case, has in zip(cases, scored, strict=True) if has]
     rows: list[Sequence[_Row]] = [*lesions.values(), *measured]
     units = outcomes.units[scored]
-    bootstrap_units = units if clustered(units) else None
+    bootstrap_units = units if has_clusters(units) else None
 
     def auroc_of(predicted: NDArray[np.float64]) -> Estimate | None:
         return auroc_with_interval(

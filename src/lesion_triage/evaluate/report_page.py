@@ -18,9 +18,9 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.metrics import Proportion
 from lesion_triage.calibrate.queue_pool import Group as QueueGroup
-from lesion_triage.calibrate.queue_report import Study, heading, name_of
+from lesion_triage.calibrate.queue_report import Study, discipline_name, heading
 from lesion_triage.calibrate.queueing import Statistic
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.evaluate.example_photographs import ExampleGroup
 from lesion_triage.evaluate.report_figures import DIMENSIONS, ReportFigure
@@ -159,7 +159,7 @@ def jinja_environment() -> Environment:
         "share": with_interval,
         "percent": _percent_text,
         "signed": signed_with_interval,
-        "in_percent": in_percent,
+        "format_percent": format_percent,
     }
     return jinja
 
@@ -206,7 +206,7 @@ def _queue_table(study: Study | None) -> dict[str, Any] | None:
                     for one in found
                 )
             )
-        rows.append((name_of(discipline), cells))
+        rows.append((discipline_name(discipline), cells))
     return {
         "heading": heading(study),
         "cases": study.cases,
@@ -214,7 +214,7 @@ def _queue_table(study: Study | None) -> dict[str, Any] | None:
         "columns": [title for _, title in _QUEUE_GROUPS],
         "rows": rows,
         "group_thresholds": study.group_thresholds,
-        "missed": int(study.pool.members()["missed_positives"].sum()),
+        "missed": int(study.pool.group_masks()["missed_positives"].sum()),
     }
 
 

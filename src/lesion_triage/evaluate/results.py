@@ -16,8 +16,8 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.cases import units_of
-from lesion_triage.calibrate.clustered_proportions import clustered, share_of
+from lesion_triage.calibrate.cases import unit_indices
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
 from lesion_triage.calibrate.curves import (
     Bin,
     Curve,
@@ -28,7 +28,7 @@ from lesion_triage.calibrate.curves import (
     score_histogram,
 )
 from lesion_triage.calibrate.decision_analysis import (
-    EACH_OF_TWO,
+    BONFERRONI_PAIR_CONFIDENCE,
     NetBenefit,
     PredictiveValues,
     net_benefit,
@@ -178,7 +178,7 @@ def evaluate(
     decided = DecidedCases.from_predictions(bundle, table)
     scores, positive, threshold = decided.scores, decided.positive, bundle.policy.threshold
     abstained = np.isposinf(scores)
-    outcomes = Outcomes(scores, positive, decided.referred, units_of(decided.cases))
+    outcomes = Outcomes(scores, positive, decided.referred, unit_indices(decided.cases))
     sample, bootstrap_units, slices = (
         decided.sample(threshold),
         decided.bootstrap_units(),
@@ -230,7 +230,7 @@ def evaluate(
         policy_decision_curve=benefit_curves[1],
         predictive_values=_predictive_values(outcomes) if both_classes else (),
         predictive_values_exact=not any(
-            clustered(outcomes.units[members]) for members in (positive, ~positive)
+            has_clusters(outcomes.units[members]) for members in (positive, ~positive)
         ),
         groups=measure_groups(decided.cases, outcomes, bundle.certificate, config),
         metadata=measure_metadata(training, decided.cases, outcomes, config) if training else (),
@@ -246,8 +246,8 @@ def _predictive_values(outcomes: Outcomes) -> tuple[PredictiveValues, ...]:
     """Of the whole policy, from its sensitivity and specificity with their intervals."""
     positive, referred, units = outcomes.positive, outcomes.referred, outcomes.units
     return predictive_values(
-        share_of(referred[positive], units[positive], confidence=EACH_OF_TWO),
-        share_of(~referred[~positive], units[~positive], confidence=EACH_OF_TWO),
+        clustered_proportion(referred[positive], units[positive], confidence=BONFERRONI_PAIR_CONFIDENCE),
+        clustered_proportion(~referred[~positive], units[~positive], confidence=BONFERRONI_PAIR_CONFIDENCE),
         PREVALENCES,
     )
 
@@ -257,7 +257,7 @@ def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:
     return Abstention(
         name=part.name,
         title=part.title,
-        abstained=share_of(abstained, outcomes.units[part.members]),
+        abstained=clustered_proportion(abstained, outcomes.units[part.members]),
         positives_abstained=int((abstained & outcomes.positive[part.members]).sum()),
     )
 

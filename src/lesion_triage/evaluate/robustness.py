@@ -25,7 +25,7 @@ from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
 from lesion_triage.bundle.scorer import ImageEvidence, score_image
 from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
-from lesion_triage.calibrate.clustered_proportions import share_of
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc_with_interval, proportion
 from lesion_triage.console import Tick
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -214,10 +214,10 @@ def _corruption_row(
     return Row(
         corruption=name,
         severity=severity,
-        missed=share_of(below[positive], units[positive]),
-        missed_without_gates=share_of(below_without[positive], units[positive]),
-        refused=share_of(refused, owners),
-        referred_others=share_of(~below[~positive], units[~positive]),
+        missed=clustered_proportion(below[positive], units[positive]),
+        missed_without_gates=clustered_proportion(below_without[positive], units[positive]),
+        refused=clustered_proportion(refused, owners),
+        referred_others=clustered_proportion(~below[~positive], units[~positive]),
         refusals=dict(sorted(refusals.items())),
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.clustered_proportions import clustered, share_of
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
 from lesion_triage.calibrate.metrics import SCORE_METRICS, Estimate, Proportion, Sample, summarise
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import HISTOPATHOLOGY
@@ -123,7 +123,7 @@ def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceRes
         )
     units, referred = outcomes.units[members], outcomes.referred[members]
     # Two cases of one patient are not independent evidence.
-    bootstrap_units = units if clustered(units) else None
+    bootstrap_units = units if has_clusters(units) else None
     metrics: dict[str, Estimate | None] = dict.fromkeys(SCORE_METRICS)
     if has_enough_scores(scores[members], truth):
         metrics = summarise(
@@ -149,9 +149,9 @@ def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceRes
         positives=positives,
         abstained=abstained,
         metrics=metrics,
-        sensitivity_exact=share_of(referred[truth], units[truth], metrics["sensitivity"]),
-        specificity_exact=share_of(~referred[~truth], units[~truth], metrics["specificity"]),
-        referral_rate_exact=share_of(referred, units, metrics["referral_rate"]),
+        sensitivity_exact=clustered_proportion(referred[truth], units[truth], metrics["sensitivity"]),
+        specificity_exact=clustered_proportion(~referred[~truth], units[~truth], metrics["specificity"]),
+        referral_rate_exact=clustered_proportion(referred, units, metrics["referral_rate"]),
         note="",
     )
 
@@ -168,7 +168,7 @@ def _widen_degenerate(
     """Give a share of 0 or 1 an interval: it is the same in every draw, but not certain."""
     if found is None or found.low < found.high:
         return found
-    share = share_of(successes, units)
+    share = clustered_proportion(successes, units)
     return Estimate(share.value, share.low, share.high, draws=0)
 
 

@@ -16,11 +16,11 @@ from lesion_triage.bundle.certificate import Unit
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.store import Bundle
-from lesion_triage.calibrate.cases import cases_of, scores_of, units_of
-from lesion_triage.calibrate.certificate import Verdict, verdict_on
-from lesion_triage.calibrate.clustered_proportions import share_of
+from lesion_triage.calibrate.cases import case_scores, gather_cases, unit_indices
+from lesion_triage.calibrate.certificate import Verdict, sensitivity_verdict
+from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import Estimate, Proportion
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.evaluate.results import Results, evaluate
@@ -118,9 +118,9 @@ def measure_transfer(
     """
     decided = DecidedCases.from_predictions(bundle, table)
     results = evaluate(table, bundle, config)
-    cases = cases_of(table)
-    units, policy, certificate = units_of(cases), bundle.policy, bundle.certificate
-    scores = scores_of(cases, policy.calibrator, policy.aggregation)
+    cases = gather_cases(table)
+    units, policy, certificate = unit_indices(cases), bundle.policy, bundle.certificate
+    scores = case_scores(cases, policy.calibrator, policy.aggregation)
     thresholds = np.array([decide(policy, case.logits, case.history).threshold for case in cases])
     score_outcomes = Outcomes(scores, decided.positive, scores >= thresholds, units)
     scored = np.isfinite(scores)
@@ -130,7 +130,9 @@ def measure_transfer(
         positive = decided.positive & members
         misses = np.unique(units[positive & ~referred]).size
         positives = np.unique(units[positive]).size
-        verdict = verdict_on(positives, misses, certificate.target_sensitivity, certificate.confidence)
+        verdict = sensitivity_verdict(
+            positives, misses, certificate.target_sensitivity, certificate.confidence
+        )
         others = members & ~decided.positive
         return Claim(misses, positives, verdict, int(np.count_nonzero(others & referred)), int(others.sum()))
 
@@ -160,7 +162,7 @@ def markdown(found: Transfer, dataset: str) -> str:
         "",
         f"**Certificate {results.certificate_id} does not hold here**: these cases are not exchangeable with "
         f"those it was issued on. Its promise, sensitivity >= {found.target_sensitivity} at "
-        f"{in_percent(found.confidence)}% confidence, read as a claim about these cases:",
+        f"{format_percent(found.confidence)}% confidence, read as a claim about these cases:",
         "",
         f"- whole policy: {_claim_text(found.policy_claim, unit)}. {results.positives_abstained} of "
         f"{results.positives} positive cases went up without a score.",
@@ -189,7 +191,7 @@ def _measure_slice_transfer(
     total = int(members.sum())
 
     def share(of: NDArray[np.bool_]) -> Proportion | None:
-        return share_of(of[members], score_outcomes.units[members]) if total else None
+        return clustered_proportion(of[members], score_outcomes.units[members]) if total else None
 
     return SliceTransfer(
         name=part.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.schema import ModelFacts
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.config import Config
 from lesion_triage.data.manifest import Manifest
 
@@ -78,8 +78,8 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         positives=certificate.positives,
         misses=certificate.misses_seen,
         allowed=certificate.misses_allowed,
-        confidence=in_percent(certificate.confidence),
-        target=in_percent(certificate.target_sensitivity),
+        confidence=format_percent(certificate.confidence),
+        target=format_percent(certificate.target_sensitivity),
         certificate_id=certificate.certificate_id(),
         assumptions="\n".join(f"- {assumption}" for assumption in certificate.assumptions),
         citations="\n".join(f"- {citation}" for citation in manifest.citation) or "- none stated",
@@ -105,5 +105,5 @@ def _training(config: Config) -> str:
         return f"mean logit of {len(members)} networks, {config.train.epochs} epochs each, {alike}"
     return (
         f"{once}, beside the labels taught by {len(members)} networks of {alike}, "
-        f"who have {in_percent(config.ensemble.teacher_share)}% of the loss"
+        f"who have {format_percent(config.ensemble.teacher_share)}% of the loss"
     )

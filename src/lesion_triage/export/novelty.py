@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from lesion_triage.bundle.parallel import thread_map
-from lesion_triage.calibrate.novelty import TINY, Familiar
+from lesion_triage.calibrate.novelty import NUMERICAL_ZERO, NoveltyModel
 from lesion_triage.console import Tick
 from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.export.onnx_graph import LEVELS
@@ -48,7 +48,7 @@ def levels_of(graph: bytes, pictures: Pixels, progress: Tick | None = None) -> N
     return np.stack(thread_map(one, range(len(pictures)), progress))
 
 
-def attach(graph: bytes, familiar: Familiar) -> bytes:
+def attach(graph: bytes, novelty_model: NoveltyModel) -> bytes:
     """Replace the output ``levels`` by ``novelty`` float32 [N]; the same arguments give the same bytes."""
     model = onnx.load_from_string(graph)
     inside = model.graph
@@ -58,10 +58,10 @@ def attach(graph: bytes, familiar: Familiar) -> bytes:
     inside.output.remove(output)
     inside.output.append(novelty)
     for name, values in (
-        ("novelty_mean", familiar.mean.astype(np.float32)),
-        ("novelty_whitening", familiar.whitening.astype(np.float32)),
+        ("novelty_mean", novelty_model.mean.astype(np.float32)),
+        ("novelty_whitening", novelty_model.whitening.astype(np.float32)),
         ("novelty_axes", np.array([1], dtype=np.int64)),
-        ("novelty_tiny", np.array(TINY, dtype=np.float32)),
+        ("novelty_tiny", np.array(NUMERICAL_ZERO, dtype=np.float32)),
     ):
         inside.initializer.append(numpy_helper.from_array(values, name))
     inside.node.extend(

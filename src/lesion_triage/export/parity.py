@@ -11,7 +11,7 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.calibration import calibrated_score
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import PixelSpec, Policy
-from lesion_triage.calibrate.cases import cases_of
+from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.config import Roots
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -71,7 +71,7 @@ def compare(
         ours, theirs = (calibrated_score(policy.calibrator, value) for value in (row.logit, other))
         score_difference = max(score_difference, abs(ours - theirs))
     flips = 0
-    for case in cases_of(predictions):
+    for case in gather_cases(predictions):
         # With the history: a case of an unknown group may go up whatever its score and hide a difference.
         ours_ = decide(policy, case.logits, case.history).disposition
         in_torch = [torch_logits.get(row.image_id) for row in case.rows]

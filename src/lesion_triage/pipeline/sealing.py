@@ -18,7 +18,7 @@ from lesion_triage.tracking import Tracker
 
 if TYPE_CHECKING:
     from lesion_triage.bundle.certificate import Certificate
-    from lesion_triage.calibrate.referral_burden import Price
+    from lesion_triage.calibrate.referral_burden import ReferralBurden
     from lesion_triage.evaluate.results import Results
 
 _USELESS = (
@@ -38,7 +38,7 @@ def ledger_of(run: Run) -> Path:
     """The ledger of looks in which a run's certificate is recorded."""
     from lesion_triage.calibrate import ledger
 
-    return run.folder.parent.parent / ledger.NAME
+    return run.folder.parent.parent / ledger.LEDGER_FILE_NAME
 
 
 def warn_of_second_look(run: Run) -> None:
@@ -74,16 +74,16 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.document import timestamp
     from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate import ledger
-    from lesion_triage.calibrate.cases import cases_of, cases_sha256, file_fingerprints, files_sha256
-    from lesion_triage.calibrate.policy_fit import Origin, certify
-    from lesion_triage.calibrate.referral_burden import price_on
+    from lesion_triage.calibrate.cases import cases_sha256, file_fingerprints, files_sha256, gather_cases
+    from lesion_triage.calibrate.policy_fit import CaseProvenance, certify
+    from lesion_triage.calibrate.referral_burden import measure_referral_burden
     from lesion_triage.data.records import unit_of_analysis, unnamed_lesions, unnamed_photographs
 
     validation, fitting = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
     require_positives(run)
     config, book = run.config.calibrate, ledger_of(run)
-    certified = cases_of(calibration)
+    certified = gather_cases(calibration)
     cases, files = cases_sha256(certified), files_sha256(file_fingerprints(certified))
     certifying = records(run, "calibration")
     settings = runs.inputs_sha256(
@@ -91,13 +91,13 @@ def calibrate(run: Run, tracker: Tracker) -> None:
         validation=fitting,
         calibration=digest,
     )
-    with ledger.held(book) as looks:
-        repeated = ledger.same_look(looks, cases, calibration.model_sha256, settings)
+    with ledger.locked(book) as looks:
+        repeated = ledger.find_repeated_look(looks, cases, calibration.model_sha256, settings)
         before = looks if repeated is None else looks[: looks.index(repeated)]
-        earlier = ledger.at(before, cases, files)
+        earlier = ledger.looks_at_pictures(before, cases, files)
         if repeated is None:
-            ledger.require_asked_for(earlier, config.second_look)
-        origin = Origin(
+            ledger.require_second_look_reason(earlier, config.second_look)
+        origin = CaseProvenance(
             issued_at=repeated.looked_at if repeated else timestamp(),
             unit=unit_of_analysis(certifying),
             unnamed_lesions=unnamed_lesions(certifying),
@@ -109,19 +109,19 @@ def calibrate(run: Run, tracker: Tracker) -> None:
         )
         policy, certificate = certify(validation, calibration, config, origin)
         if repeated is None:
-            ledger.append(book, ledger.entry_of(certificate, settings, files))
+            ledger.append(book, ledger.entry_from_certificate(certificate, settings, files))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
     _report_certificate(certificate, tracker)
-    _print_price(price_on(policy, validation))
+    _print_referral_burden(measure_referral_burden(policy, validation))
 
 
 def _report_certificate(certificate: Certificate, tracker: Tracker) -> None:
-    from lesion_triage.calibrate.wording import in_percent
+    from lesion_triage.calibrate.wording import format_percent
 
     say(
         f"  threshold {certificate.threshold:.4f} certifies sensitivity >= {certificate.target_sensitivity} "
-        f"at {in_percent(certificate.confidence)}% confidence: {certificate.misses_seen} of "
+        f"at {format_percent(certificate.confidence)}% confidence: {certificate.misses_seen} of "
         f"{certificate.positives} positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
     )
     for row in certificate.groups[1:]:
@@ -154,20 +154,20 @@ def log_certificate(run: Run, tracker: Tracker) -> None:
     _log_certificate(read_document(Certificate, path.read_bytes(), path), tracker)
 
 
-def _print_price(price: Price) -> None:
+def _print_referral_burden(burden: ReferralBurden) -> None:
     """Print what the threshold costs, on cases that fitted the calibrator but did not choose it."""
-    specificity = "unknown" if price.specificity is None else f"{price.specificity:.3f}"
+    specificity = "unknown" if burden.specificity is None else f"{burden.specificity:.3f}"
     say(
-        f"  on validation, not on test: specificity {specificity} ({price.negatives_referred} of "
-        f"{price.negatives} cases without need referred), referral rate {price.referral_rate:.3f}"
+        f"  on validation, not on test: specificity {specificity} ({burden.negatives_referred} of "
+        f"{burden.negatives} cases without need referred), referral rate {burden.referral_rate:.3f}"
     )
-    if price.useless:
+    if burden.is_useless:
         say(f"  {_USELESS}")
 
 
 def _print_results(results: Results) -> None:
     """Print the headline of the report, with the 95 % intervals from its table."""
-    from lesion_triage.calibrate.referral_burden import USELESS_SHARE
+    from lesion_triage.calibrate.referral_burden import USELESS_REFERRAL_SHARE
 
     whole = results.slices[0]
     numbers = [
@@ -178,7 +178,7 @@ def _print_results(results: Results) -> None:
     missed = f"{results.missed} of {results.positives} positive cases missed"
     say(f"  on test: {missed}; {', '.join(numbers) or whole.note}")
     specificity = whole.metrics.get("specificity")
-    if specificity is not None and 1 - specificity.value > USELESS_SHARE:
+    if specificity is not None and 1 - specificity.value > USELESS_REFERRAL_SHARE:
         say(f"  {_USELESS}")
 
 

@@ -210,14 +210,14 @@ def pixel_cache_of(run: Run) -> Path | None:
 
 def require_positives(run: Run) -> None:
     """Raise CalibrationError if the calibration split cannot certify the target."""
-    from lesion_triage.calibrate.certificate import require_enough
+    from lesion_triage.calibrate.certificate import require_enough_positives
     from lesion_triage.data.records import unit_of_analysis
 
     certifying = records(run, "calibration")
     positives = {record.unit_id for record in certifying if record.needs_in_person}
     wanted = run.config.calibrate
     unit = unit_of_analysis(certifying)
-    require_enough(len(positives), wanted.target_sensitivity, wanted.confidence, unit=unit)
+    require_enough_positives(len(positives), wanted.target_sensitivity, wanted.confidence, unit=unit)
 
 
 def log_learning_curve(run: Run, tracker: Tracker) -> None:
@@ -255,7 +255,7 @@ def predict_inputs(run: Run) -> object:
 def predict(run: Run, tracker: Tracker) -> None:
     """Stage 'predict': the graph, and its logits on the validation and calibration splits."""
     from lesion_triage.bundle.files import write_atomically
-    from lesion_triage.calibrate.novelty import fit
+    from lesion_triage.calibrate.novelty import fit_novelty_model
     from lesion_triage.data import pixel_cache
     from lesion_triage.export import novelty, onnx_graph
     from lesion_triage.train import checkpoint
@@ -267,7 +267,7 @@ def predict(run: Run, tracker: Tracker) -> None:
     train = records(run, "train")
     pictures = pixel_cache.load_pixels(train, data_root(run), config.pixels, pixel_cache_of(run))
     with bar("fitting the novelty gate") as tick:
-        graph = novelty.attach(plain, fit(novelty.levels_of(plain, pictures, tick)))
+        graph = novelty.attach(plain, fit_novelty_model(novelty.levels_of(plain, pictures, tick)))
     write_atomically(run.folder / "model.onnx", graph)
     for name in ("validation", "calibration"):
         predict_split(run, name, graph).write(run.folder / "predictions")

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lesion_triage.calibrate.cases import lowest_by_unit
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.cases import lowest_score_by_unit
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof.exact_distributions import Floats, granted_misses, violation_probability
 from lesion_triage.proof.pool_draws import CONFIDENCE, SIZES, TARGETS, draw
 from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each
@@ -30,17 +30,17 @@ def population(seed: int) -> Floats:
     return np.asarray(np.sqrt(CORRELATION) * shared + np.sqrt(1 - CORRELATION) * own)
 
 
-def cluster_trials(draws: int, seed: int, rule: Rule = threshold_for) -> Iterator[Trial]:
+def cluster_trials(draws: int, seed: int, rule: Rule = certified_threshold) -> Iterator[Trial]:
     """Draw patients; certify the same draws by lesion, which must fail, and by patient."""
     logits = population(seed)
-    lowest = np.sort(lowest_by_unit(logits.ravel(), np.repeat(np.arange(PATIENTS), LESIONS_EACH)))
+    lowest = np.sort(lowest_score_by_unit(logits.ravel(), np.repeat(np.arange(PATIENTS), LESIONS_EACH)))
     by_lesion, by_patient = Judge(logits.ravel(), _NO_NEGATIVES), Judge(lowest, _NO_NEGATIVES)
     for size in SIZES:
         drawn = draw(PATIENTS, size, draws, (seed, _STREAM, size))
         scores = logits[drawn].reshape(draws, -1)
         # A patient drawn twice counts as two units: two patients who happen to be alike.
         units = np.repeat(np.arange(size), LESIONS_EACH)
-        folded = np.array([lowest_by_unit(row, units) for row in scores])
+        folded = np.array([lowest_score_by_unit(row, units) for row in scores])
         for target in TARGETS:
             thresholds, allowed = certify_each(scores, rule, target, CONFIDENCE)
             yield by_lesion.trial(

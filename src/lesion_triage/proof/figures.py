@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesion_triage.calibrate.metrics import proportion
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.proof.exact_distributions import Floats
 from lesion_triage.proof.findings import Findings
 from lesion_triage.proof.mapie_comparison import Granted
@@ -58,7 +58,7 @@ def violations(trials: Sequence[Trial]) -> bytes:
         axes.set_xscale("function", functions=(_root, np.square))
         axes.set(xlim=(0, 1), xlabel="draws that violate it (square-root scale)")
         axes.set_xticks(_SHARES, [f"{share:.0%}" for share in _SHARES])
-        axes.set_title(f"target {target}, confidence {in_percent(trials[0].confidence)}%", fontsize=10)
+        axes.set_title(f"target {target}, confidence {format_percent(trials[0].confidence)}%", fontsize=10)
     panels[0].set_yticks(range(len(names)), [_labelled(name, trials) for name in names], fontsize=8)
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     _legend_of_violations(figure, panels[0], trials)
@@ -138,7 +138,9 @@ def _legend_of_violations(figure: Figure, axes: Axes, trials: Sequence[Trial]) -
         if expected in used
     ]
     handles += axes.plot([], [], "|", color=BLACK, markersize=9, label="exact probability")
-    handles += axes.plot([], [], "--", color=BLACK, label=f"what may break: {in_percent(trials[0].delta)}%")
+    handles += axes.plot(
+        [], [], "--", color=BLACK, label=f"what may break: {format_percent(trials[0].delta)}%"
+    )
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8, frameon=False)
 
 

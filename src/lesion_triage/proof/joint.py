@@ -16,9 +16,9 @@ from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import (
     Group,
-    Joint,
+    JointThresholds,
     certify_jointly,
-    labels_of,
+    group_labels,
     positive_groups,
 )
 from lesion_triage.proof.exact_distributions import Floats, critical, sensitivity, specificity
@@ -91,7 +91,7 @@ def certify_draws(
 
 def members_of(cases: Sequence[Case], wanted: Sequence[GroupBy]) -> dict[Key, NDArray[np.bool_]]:
     """Which cases belong to each group, shape (cases,), by (dimension, group)."""
-    labels = {dimension.by: [labels_of(case, dimension) for case in cases] for dimension in wanted}
+    labels = {dimension.by: [group_labels(case, dimension) for case in cases] for dimension in wanted}
     return {
         (by, name): np.array([name in own for own in of_cases])
         for by, of_cases in labels.items()
@@ -126,9 +126,9 @@ def _as_unit(case: Case, number: int) -> Case:
     return Case(str(number), tuple(replace(row, unit_id=str(number)) for row in case.rows))
 
 
-def _thresholds(joint: Joint, rule: Rule) -> dict[Key, float]:
+def _thresholds(joint: JointThresholds, rule: Rule) -> dict[Key, float]:
     if rule == "common_threshold":
-        return dict.fromkeys(joint.own, joint.threshold)
+        return dict.fromkeys(joint.own_thresholds, joint.threshold)
     (grouping,) = joint.groupings
     return {(grouping.by, name): threshold for name, threshold in grouping.thresholds.items()}
 

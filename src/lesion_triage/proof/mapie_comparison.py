@@ -28,7 +28,7 @@ from typing import Literal
 
 import numpy as np
 
-from lesion_triage.calibrate.certificate import allowed_misses, threshold_for
+from lesion_triage.calibrate.certificate import allowed_misses, certified_threshold
 from lesion_triage.proof.exact_distributions import Floats, most_by_chance, sensitivity, specificity
 from lesion_triage.proof.exactness import PUBLISHED
 from lesion_triage.proof.pool import Pool
@@ -195,7 +195,7 @@ def _timed(scores: Floats, target: float, setting: Setting) -> tuple[Floats, Flo
     """Thresholds of both, shape (draws,), and the median ratio of their times, measured alternately."""
 
     def ours(row: Floats) -> float:
-        return threshold_for(row, target, CONFIDENCE)[0]
+        return certified_threshold(row, target, CONFIDENCE)[0]
 
     def theirs(row: Floats) -> float:
         return mapie_threshold(row, target, setting)

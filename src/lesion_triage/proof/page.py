@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.calibrate.wording import in_percent
+from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.errors import RunError
 from lesion_triage.proof import mapie_comparison
 from lesion_triage.proof.findings import Findings
@@ -143,7 +143,7 @@ def _pivot(
                 rows.setdefault(one.what, {})[one.positives] = one
         limit = next(one.limit for one in trials)
         bound = f"; 'keep': at most {100 * limit:.2f}, 'break': more" if judged else ""
-        yield f"Target {target} at {in_percent(trials[0].confidence)}% confidence: {what}{bound}."
+        yield f"Target {target} at {format_percent(trials[0].confidence)}% confidence: {what}{bound}."
         yield ""
         head = ["rule", *(["must"] if judged else []), *(f"n = {size}" for size in sizes)]
         yield from table(head, (_pivot_row(name, row, sizes, cell, judged) for name, row in rows.items()))

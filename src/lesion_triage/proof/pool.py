@@ -20,7 +20,7 @@ from lesion_triage.bundle.calibration import PlattCalibrator, calibrated_score
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import Policy
-from lesion_triage.calibrate.cases import Aggregation, Case, cases_of, positives_of, scores_of
+from lesion_triage.calibrate.cases import Aggregation, Case, case_scores, gather_cases, positive_mask
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 from lesion_triage.proof.exact_distributions import Floats
@@ -87,8 +87,8 @@ def pool_of(cases: Sequence[Case], sha256: str) -> Pool:
     Raises:
         PredictionsError: no positive or no other case.
     """
-    scores = scores_of(cases, _SIGMOID, _AGGREGATION)
-    positive = positives_of(cases)
+    scores = case_scores(cases, _SIGMOID, _AGGREGATION)
+    positive = positive_mask(cases)
     if positive.all() or not positive.any():
         raise PredictionsError(
             f"expected positive and other cases in the table, found {int(positive.sum())} positive of "
@@ -146,7 +146,7 @@ def read(table: Path) -> Pool:
             f"{table}: no recorded table of logits ({error}); make one with --record RUN."
         ) from None
     gathered = Predictions("held out", manifest_sha256="", splits_sha256="", model_sha256="", rows=rows)
-    return pool_of(cases_of(gathered), sha256_of(data))
+    return pool_of(gather_cases(gathered), sha256_of(data))
 
 
 def _policy(run: Path) -> Policy:
@@ -161,7 +161,7 @@ def _cells(parts: Sequence[Predictions]) -> Iterator[tuple[object, ...]]:
     cases: dict[str, int] = {}
     units: dict[str, int] = {}
     for part in parts:
-        for case in cases_of(part):
+        for case in gather_cases(part):
             if case.case_id in cases:
                 raise PredictionsError(
                     f"case '{case.case_id}' is in two splits; split again, nothing was recorded."

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.cases import Case
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.errors import PredictionsError
 from lesion_triage.proof.exact_distributions import Floats, granted_misses, violation_probability
 from lesion_triage.proof.pool import Pool
@@ -33,7 +33,7 @@ def draw(population: int, size: int, draws: int, seed: tuple[int, ...]) -> NDArr
     return np.random.default_rng(seed).integers(0, population, size=(draws, size))
 
 
-def pool_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshold_for) -> Iterator[Trial]:
+def pool_trials(pool: Pool, draws: int, seed: int, rule: Rule = certified_threshold) -> Iterator[Trial]:
     """All rows of the pool test.
 
     Args:

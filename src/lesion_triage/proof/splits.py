@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof.exact_distributions import Floats, dealt, granted_misses, misses_to_come
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.pool_draws import CONFIDENCE, TARGETS
@@ -48,7 +48,7 @@ class Splits:
         return self.p_value > _LEAST_P
 
 
-def real_splits(pool: Pool, splits: int, seed: int, rule: Rule = threshold_for) -> Iterator[Splits]:
+def real_splits(pool: Pool, splits: int, seed: int, rule: Rule = certified_threshold) -> Iterator[Splits]:
     """Split all cases into halves repeatedly: one certifies, and misses are counted on the other."""
     positives, negatives = pool.scores.size, pool.negatives.size
     cases = positives + negatives

@@ -26,7 +26,7 @@ Expected = Literal["keeps", "breaks", "shown"]
 
 
 class Rule(Protocol):
-    """Chooses a threshold from positive scores, as ``calibrate.certificate.threshold_for`` does."""
+    """Chooses a threshold from positive scores, as ``calibrate.certificate.certified_threshold`` does."""
 
     def __call__(
         self, positive_scores: Floats, target: float, confidence: float, /

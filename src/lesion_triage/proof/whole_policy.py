@@ -20,8 +20,8 @@ from lesion_triage.bundle.history import NO_HISTORY, History, history_to_text
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.red_flags import Action, IsTrue, RedFlag, RedFlags
 from lesion_triage.bundle.schema import Disposition, Policy, ReasonCode
-from lesion_triage.calibrate.cases import Case, flagged, scores_of
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.cases import Case, case_scores, red_flag_mask
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof.exact_distributions import Floats
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.pool_draws import CONFIDENCE, TARGETS, draw
@@ -67,7 +67,9 @@ class Served:
         return shares[np.searchsorted(self.thresholds, thresholds)]
 
 
-def whole_policy_trials(pool: Pool, draws: int, seed: int, rule: Rule = threshold_for) -> Iterator[Trial]:
+def whole_policy_trials(
+    pool: Pool, draws: int, seed: int, rule: Rule = certified_threshold
+) -> Iterator[Trial]:
     """All rows of the test of the whole policy.
 
     Args:
@@ -136,8 +138,8 @@ def _planted(case: Case, rng: np.random.Generator) -> Case:
 
 def serve(cases: tuple[Case, ...]) -> Served:
     """Decide every case at every threshold that a certificate on a draw of them could set."""
-    by_score = scores_of(cases, _CALIBRATOR, "max")
-    counted = np.where(flagged(cases, _RULES), np.inf, by_score)
+    by_score = case_scores(cases, _CALIBRATOR, "max")
+    counted = np.where(red_flag_mask(cases, _RULES), np.inf, by_score)
     thresholds = np.unique(by_score[np.isfinite(by_score)])
     shares = np.array([_shares(cases, threshold) for threshold in thresholds])
     return Served(by_score, counted, thresholds, *shares.T)

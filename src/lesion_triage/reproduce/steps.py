@@ -235,7 +235,7 @@ def _run_queue(step: Queue, workspace: Workspace) -> StepResult:
 
     def make_document(folder: Path) -> bytes:
         study = queue.study_of(_parse_arguments(queue.add_arguments, argv))
-        say("\n".join(queue_report.lines(study)))
+        say("\n".join(queue_report.report_lines(study)))
         document = {**queue_report.document(study), **hashes}
         if step.scores is not None:
             document["source"] = step.scores  # not its location on this machine

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from lesion_triage.bundle.policy import aggregate_logits
-from lesion_triage.calibrate.metrics import auroc_of
+from lesion_triage.calibrate.metrics import auroc_from_scores
 from lesion_triage.data.records import Record
 from lesion_triage.errors import DivergedError
 from lesion_triage.train.data_loading import SCORING_BATCH_SIZE
@@ -69,4 +69,4 @@ def case_auroc(
         cases.setdefault(record.case_id, []).append(logit)
         positive[record.case_id] = positive.get(record.case_id, False) or bool(record.needs_in_person)
     scores = [aggregate_logits(logits, aggregation) for logits in cases.values()]
-    return auroc_of(np.array(scores), np.array(list(positive.values())))
+    return auroc_from_scores(np.array(scores), np.array(list(positive.values())))

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.calibrate.certificate import threshold_for
+from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.cli import main
 from lesion_triage.clinic import cases as clinic_cases
 from lesion_triage.data.sources import folder
@@ -95,7 +95,7 @@ def test_export_certifies_a_bundle_again_and_is_counted_for_a_pool(
     positive = list(scores.values())[:14]
     assert None not in positive
     by_person = [min(positive[:2]), *positive[2:]]  # type: ignore[type-var]
-    assert certificate.threshold == threshold_for(np.array(by_person), 0.8, 0.9)[0]
+    assert certificate.threshold == certified_threshold(np.array(by_person), 0.8, 0.9)[0]
     counts = tmp_path / "tally.json"  # behind it: what was counted for others is a look too
     assert main(["tally", str(flagged_bundle), *site, "--out", str(counts)]) == 0
     assert json.loads(counts.read_text())["positives"] == 13  # two of the 14 are of one person

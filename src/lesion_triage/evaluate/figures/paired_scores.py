@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.curves import log_odds
-from lesion_triage.calibrate.paired_comparison import Said
+from lesion_triage.calibrate.paired_comparison import PolicyOutput
 from lesion_triage.evaluate.figures.canvas import (
     BLUE,
     GREEN,
@@ -22,8 +22,8 @@ _MAX_DOTS = 4_000
 
 
 def score_scatter(
-    first: Said,
-    second: Said,
+    first: PolicyOutput,
+    second: PolicyOutput,
     positive: NDArray[np.bool_],
     thresholds: tuple[float, float],
     names: tuple[str, str],
