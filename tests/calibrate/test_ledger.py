@@ -80,7 +80,7 @@ def test_two_processes_that_each_want_the_first_look_do_not_both_get_it(tmp_path
     path = tmp_path / ledger.LEDGER_FILE_NAME
     program = (
         "import sys, time; from pathlib import Path; from lesion_triage.calibrate import ledger\n"
-        "with ledger.held(Path(sys.argv[1])) as looks:\n"
+        "with ledger.locked(Path(sys.argv[1])) as looks:\n"
         "    time.sleep(0.2)\n"
         "    if not looks: ledger.append(Path(sys.argv[1]), ledger.Entry.model_validate_json(sys.argv[2]))\n"
     )
@@ -90,28 +90,28 @@ def test_two_processes_that_each_want_the_first_look_do_not_both_get_it(tmp_path
     assert ledger.read(path) == (look(),)
 
 
-STRANGER = """
+UNPRIVILEGED_PROCESS = """
 import os, sys
 from pathlib import Path
 from lesion_triage.calibrate import ledger
 from lesion_triage.errors import CalibrationError
 if not os.geteuid():  # who may do anything is refused nothing
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
-path = Path(ledger.NAME)
+path = Path(ledger.LEDGER_FILE_NAME)
 try:
     ledger.require_writable(path)
     print("scoring")
-    with ledger.held(path):
+    with ledger.locked(path):
         ledger.append(path, ledger.Entry.model_validate_json(sys.argv[1]))
 except CalibrationError as error:
     print(error)
 """
 
 
-def by_a_stranger(folder) -> list[str]:
+def append_unprivileged(folder) -> list[str]:
     """What is said where somebody without rights of their own writes down a look in a folder."""
     line = json.dumps(look(model=TWO).model_dump(mode="json"))
-    words = [sys.executable, "-c", STRANGER, line]
+    words = [sys.executable, "-c", UNPRIVILEGED_PROCESS, line]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
@@ -134,7 +134,7 @@ def test_a_ledger_that_can_be_written_is_added_to(shared, hindered):
         lock = shared / f".{ledger.LEDGER_FILE_NAME}.lock"
         lock.touch()
         lock.chmod(0o444)
-    assert by_a_stranger(shared) == ["scoring"]
+    assert append_unprivileged(shared) == ["scoring"]
     assert ledger.read(shared / ledger.LEDGER_FILE_NAME) == (look(), look(model=TWO))
 
 
@@ -142,7 +142,7 @@ def test_a_lock_that_cannot_be_had_is_named_before_anything_is_scored(shared):
     lock = shared / f".{ledger.LEDGER_FILE_NAME}.lock"
     lock.touch()
     lock.chmod(0)
-    (said,) = by_a_stranger(shared)
+    (said,) = append_unprivileged(shared)
     assert said.startswith(f"{lock.name}: cannot be written (Permission denied)")
 
 
