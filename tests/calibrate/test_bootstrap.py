@@ -102,7 +102,9 @@ def test_interval_from_cells_is_that_of_the_exact_bootstrap():
 def test_what_merging_misses_at_the_sample_is_added_to_every_draw():
     """Shown by a number that merging changes altogether: that of the distinct scores."""
     sample = Sample.of(*cases(0, 5000))
-    (found,) = bootstrap(sample, lambda cells, counts: np.full((len(counts), 1), cells.lowest_score.size), 100, 0)
+    (found,) = bootstrap(
+        sample, lambda cells, counts: np.full((len(counts), 1), cells.lowest_score.size), 100, 0
+    )
     assert (found.value, found.low, found.high) == (5001, 5001, 5001)
 
 
