@@ -51,7 +51,7 @@ def make_bundle(folder: Path, views: int) -> Bundle:
     noise = np.random.default_rng(0).integers(0, 256, (20, SIZE_PX, SIZE_PX, 3)).astype(np.uint8)
     plain = convert(network, SIZE_PX, views, 20)
     graph = novelty.attach(plain, fit_novelty_model(novelty.levels_of(plain, noise)))
-    parts, session, cases = tiny.parts(), Graph(graph, spec), []
+    parts, session, cases = tiny.seal_arguments(), Graph(graph, spec), []
     for file, data in parts["selftest_pictures"].items():
         found = score_image(session, spec, policy.quality, data)
         disposition = decide(policy, [found.logit]).disposition
@@ -125,8 +125,8 @@ def main(views: int = 1) -> None:
             "bare loop: decode + session.run": functools.partial(in_threads, bare, paths),
             "the same, and the novelty": functools.partial(in_threads, with_novelty, paths),
             "the same, and the quality gate": functools.partial(in_threads, gated, paths),
-            "Scorer.judge in a bare loop": functools.partial(
-                in_threads, lambda path: scorer.judge([path.read_bytes()]), paths
+            "Scorer.decide_case in a bare loop": functools.partial(
+                in_threads, lambda path: scorer.decide_case([path.read_bytes()]), paths
             ),
             "Scorer.score (with all texts) in a bare loop": functools.partial(
                 in_threads, lambda path: scorer.score([path.read_bytes()]), paths

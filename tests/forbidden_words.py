@@ -22,7 +22,7 @@ _DISCHARGES = {
 }
 
 
-def words_in(language: str, text: str) -> list[str]:
+def forbidden_words_in(language: str, text: str) -> list[str]:
     """The forbidden words in a text of one language, whatever their case; English ones count everywhere."""
     patterns = {_NAMES["en"], _NAMES[language], _DISCHARGES["en"], _DISCHARGES[language]}
     return sorted(word for pattern in patterns for word in re.findall(_starting(pattern), text.lower()))

@@ -83,7 +83,9 @@ def make(
 
 def _bundle(folder: Path, changes: dict[str, Any], synthetic: bool, given: dict[str, Any]) -> Bundle:
     sealing = {name: value for name, value in given.items() if name in ("selftest", "model_card", "name")}
-    parts = tiny_bundle.parts(**{name: value for name, value in given.items() if name not in sealing})
+    parts = tiny_bundle.seal_arguments(
+        **{name: value for name, value in given.items() if name not in sealing}
+    )
     fields = parts["certificate"].model_dump(mode="json")
     parts["certificate"] = Certificate.model_validate({**fields, **changes})
     return seal(folder, **{**parts, "synthetic": synthetic, **sealing})

@@ -131,7 +131,7 @@ def test_score_goes_on_after_a_picture_that_cannot_be_used(
 
 
 def test_score_goes_on_after_a_case_of_which_the_graph_gives_no_number(picture_bytes, tmp_path, capsys):
-    broken = tiny.make_broken(tmp_path / "broken").folder
+    broken = tiny.make_with_nan_logit(tmp_path / "broken").folder
     low, dark = tmp_path / "low.png", tmp_path / "dark.png"
     low.write_bytes(picture_bytes("below"))
     dark.write_bytes(picture_bytes("black"))

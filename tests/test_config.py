@@ -87,7 +87,7 @@ PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) |
 
 @given(st.recursive(PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8))
 def test_a_value_written_as_yaml_is_one_line_that_reads_back_as_it_was(value):
-    line = strict_yaml.written(value)
+    line = strict_yaml.dump_line(value)
     assert line.isprintable()
     assert parse(line, "here") == value
 

@@ -633,7 +633,7 @@ def test_who_waited_does_not_work_with_what_has_changed_meanwhile(dealt, load, c
     worked = []
     stage = dataclasses.replace(pipeline.STAGES["train"], work=lambda run, tracker: worked.append(run))
     with ThreadPoolExecutor(1) as beside:
-        with locks.held(run.folder / "stages" / "train.lock"):
+        with locks.hold_lock(run.folder / "stages" / "train.lock"):
             waits = beside.submit(pipeline.ensure_stage, stage, run, pipeline.open_tracker(run))
             while "another process is running it" not in capsys.readouterr().out:
                 time.sleep(0.01)
@@ -649,7 +649,7 @@ def test_an_audit_takes_no_training_over_that_another_process_is_at(run, load, h
         shutil.copytree(home / name, tmp_path / name)
     asked = load("calibrate.confidence=0.7")
     other = pipeline.run_verb("split", asked, tmp_path / "runs")
-    with locks.held(other.folder / "stages" / "train.lock"):
+    with locks.hold_lock(other.folder / "stages" / "train.lock"):
         pipeline.run_verb("audit", asked, tmp_path / "runs")
         assert other.record("train") is None
     pipeline.run_verb("audit", asked, tmp_path / "runs")

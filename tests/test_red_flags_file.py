@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.red_flags import (
     YES_NO_FIELDS,
@@ -19,7 +19,7 @@ from lesion_triage.bundle.red_flags import (
     raised_flags,
 )
 from lesion_triage.errors import ConfigError
-from lesion_triage.red_flags_file import read
+from lesion_triage.red_flags_file import read_red_flags
 
 DEFAULTS = Path(__file__).resolve().parents[1] / "configs" / "red_flags.yaml"
 
@@ -33,7 +33,7 @@ RULE = """
 
 @pytest.fixture(scope="module")
 def defaults() -> RedFlags:
-    return read(DEFAULTS)
+    return read_red_flags(DEFAULTS)
 
 
 def written(folder: Path, text: str) -> Path:
@@ -47,7 +47,7 @@ def written(folder: Path, text: str) -> Path:
 
 def test_a_review_is_read_with_its_date(tmp_path: Path) -> None:
     text = f"reviewed_by:\n  - {{by: consultant, reviewed_on: 2026-01-31}}\nflags:{RULE}"
-    rules = read(written(tmp_path, text))
+    rules = read_red_flags(written(tmp_path, text))
     assert [(review.by, review.reviewed_on) for review in rules.reviewed_by] == [
         ("consultant", date(2026, 1, 31))
     ]
@@ -75,7 +75,7 @@ def test_a_review_is_read_with_its_date(tmp_path: Path) -> None:
 )
 def test_rules_that_can_only_be_a_slip_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
     with pytest.raises(ConfigError, match=complaint):
-        read(written(tmp_path, text))
+        read_red_flags(written(tmp_path, text))
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_rules_that_can_only_be_a_slip_are_refused(tmp_path: Path, text: str, co
 def test_a_file_that_is_not_right_is_refused(tmp_path: Path, text: str, complaint: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(ConfigError, match=complaint) as refusal:
-        read(path)
+        read_red_flags(path)
     assert str(refusal.value).startswith(str(path))
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read as red flags"):
-        read(tmp_path / "none.yaml")
+        read_red_flags(tmp_path / "none.yaml")
 
 
 # The defaults
@@ -181,7 +181,7 @@ def test_a_risk_alone_only_keeps_a_case_out_of_the_last_band(
 
 
 def test_what_is_sealed_of_the_defaults_names_no_condition(defaults: RedFlags) -> None:
-    assert words_in("en", defaults.to_json()) == []
+    assert forbidden_words_in("en", defaults.to_json()) == []
 
 
 # The page

@@ -26,7 +26,10 @@ def test_keygen_sign_verify_from_the_command_line(tmp_path: Path, capsys: pytest
 def test_verify_says_that_a_bundle_was_made_from_drawn_pictures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], drawn: bool
 ) -> None:
-    made, stem = seal(tmp_path / "bundle", **{**tiny.parts(), "synthetic": drawn}), str(tmp_path / "maker")
+    made, stem = (
+        seal(tmp_path / "bundle", **{**tiny.seal_arguments(), "synthetic": drawn}),
+        str(tmp_path / "maker"),
+    )
     main(["keygen", stem])
     main(["sign", str(made.folder), "--key", f"{stem}.pem"])
     assert main(["verify", str(made.folder), "--trusted", f"{stem}.pub.pem"]) == 0

@@ -89,8 +89,8 @@ def results_in(out: Path) -> dict:
 
 def made_from(folder: Path, *used: str) -> Path:
     """A tiny bundle that carries these fingerprints."""
-    parts = tiny_bundle.parts()
-    return seal(folder, **{**parts, "seen": UsedPictures(fitted=format_fingerprints(used))}).folder
+    parts = tiny_bundle.seal_arguments()
+    return seal(folder, **{**parts, "used_pictures": UsedPictures(fitted=format_fingerprints(used))}).folder
 
 
 def test_dispositions_counted_are_those_that_the_server_gives(other, plain):
@@ -159,7 +159,7 @@ def test_pictures_that_the_bundle_was_made_from_are_left_out_with_their_patients
     data = shutil.copytree(other, tmp_path / "data")
     picture = data / "0.png"
     if written_again:
-        print_ = pixel_fingerprint(decode(picture.read_bytes(), tiny_bundle.PIXELS).pixels)
+        print_ = pixel_fingerprint(decode(picture.read_bytes(), tiny_bundle.PIXEL_SPEC).pixels)
         note = PngInfo()
         note.add_text("Comment", "written again")
         Image.open(picture).save(picture, pnginfo=note)
@@ -190,7 +190,7 @@ def test_dataset_without_a_label_is_refused_for_that(other, tmp_path, capsys):
 
 def test_bundles_own_pictures_belong_to_evaluate(other, plain, tmp_path, capsys):
     found = results_in(plain)
-    parts = tiny_bundle.parts()
+    parts = tiny_bundle.seal_arguments()
     own = parts["certificate"].model_copy(update={"manifest_sha256": found["manifest_sha256"]})
     seal(tmp_path / "own", **{**parts, "certificate": own})
     assert transfer(tmp_path / "own", other, tmp_path / "out") == 2

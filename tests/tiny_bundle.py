@@ -27,7 +27,7 @@ from lesion_triage.bundle.store import Bundle, seal
 Kind = Literal["referred", "below", "black", "unfamiliar"]
 
 GRAPH = Path(__file__).with_name("tiny.onnx").read_bytes()
-PIXELS = PixelSpec(size_px=32)
+PIXEL_SPEC = PixelSpec(size_px=32)
 
 NOVELTY_LIMIT = 4.0
 """Above the novelty of all drawn spots on skin, below that of the unfamiliar picture."""
@@ -109,21 +109,21 @@ def certificate_for(issued_for: Policy, graph: bytes = GRAPH) -> Certificate:
     )
 
 
-def parts(**policy_overrides: Any) -> dict[str, Any]:
+def seal_arguments(**policy_overrides: Any) -> dict[str, Any]:
     """The arguments of ``seal``, all but the folder."""
-    graph, sealed_policy = Graph(GRAPH, PIXELS), policy(**policy_overrides)
+    graph, sealed_policy = Graph(GRAPH, PIXEL_SPEC), policy(**policy_overrides)
     pictures = {f"{kind}.png": picture_bytes(kind) for kind in _COLOURS}
     cases = []
     for file, data in pictures.items():
-        said = score_image(graph, PIXELS, sealed_policy.quality, data)
+        said = score_image(graph, PIXEL_SPEC, sealed_policy.quality, data)
         limit = sealed_policy.novelty_limit
-        used = score_image(graph, PIXELS, sealed_policy.quality, data, novelty_limit=limit)
+        used = score_image(graph, PIXEL_SPEC, sealed_policy.quality, data, novelty_limit=limit)
         disposition = decide(sealed_policy, [used.logit]).disposition
         cases.append(SelfTestCase(file=file, logit=said.logit, novelty=said.novelty, disposition=disposition))
     return {
         "name": "tiny",
         "model": ModelFacts(backbone="mean colour", parameters=4, embedding_width=3, views=1),
-        "pixels": PIXELS,
+        "pixels": PIXEL_SPEC,
         "policy": sealed_policy,
         "certificate": certificate_for(sealed_policy),
         "graph": GRAPH,
@@ -132,7 +132,7 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
         "selftest_pictures": pictures,
         "synthetic": True,
         "data_citation": ("Drawn for the tests; no one's skin.",),
-        "seen": UsedPictures(
+        "used_pictures": UsedPictures(
             fitted=format_fingerprints([file_fingerprint(sha256_of(b"a picture of the training split"))]),
             certified=format_fingerprints(
                 [file_fingerprint(sha256_of(b"a picture of the calibration split"))]
@@ -142,12 +142,12 @@ def parts(**policy_overrides: Any) -> dict[str, Any]:
     }
 
 
-def make_at(folder: Path, size_px: int) -> Bundle:
+def make_with_size(folder: Path, size_px: int) -> Bundle:
     """The tiny bundle with pictures of another size, at most 127 px: another graph, about the same logits."""
     dimension = bytes([0x0A, 0x02, 0x08])  # of a tensor's shape in the protocol buffer, before its value
-    graph = GRAPH.replace(dimension + bytes([PIXELS.size_px]), dimension + bytes([size_px]))
+    graph = GRAPH.replace(dimension + bytes([PIXEL_SPEC.size_px]), dimension + bytes([size_px]))
     pixels = PixelSpec(size_px=size_px)
-    loaded, made = Graph(graph, pixels), parts()
+    loaded, made = Graph(graph, pixels), seal_arguments()
     cases = tuple(
         case.model_copy(
             update={
@@ -171,14 +171,14 @@ def make_at(folder: Path, size_px: int) -> Bundle:
 
 def make(folder: Path, **policy_overrides: Any) -> Bundle:
     """Seal a tiny bundle in ``folder``, which must not exist; keywords are fields of ``Policy``."""
-    return seal(folder, **parts(**policy_overrides))
+    return seal(folder, **seal_arguments(**policy_overrides))
 
 
-def make_broken(folder: Path) -> Bundle:
+def make_with_nan_logit(folder: Path) -> Bundle:
     """A bundle whose graph gives no number, and whose self-test has only a picture that never reaches it."""
     weight = struct.pack("<f", 0.1)
     assert GRAPH.count(weight) == 1
-    graph, made = GRAPH.replace(weight, struct.pack("<f", math.nan)), parts()
+    graph, made = GRAPH.replace(weight, struct.pack("<f", math.nan)), seal_arguments()
     changed = {
         "graph": graph,
         "certificate": certificate_for(made["policy"], graph),

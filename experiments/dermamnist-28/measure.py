@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import bar
+from lesion_triage.console import progress_bar
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import Record
 from lesion_triage.runs import FROZEN_CONFIG, Run, file_sha256, record_test_opening
@@ -109,7 +109,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
     with safe_open(folder / CHECKPOINT, framework="pt") as stream:
         names: list[str] = json.loads((stream.metadata() or {})["diagnoses"])
     probabilities, logits = [], []
-    with bar(folder.name) as tick, torch.inference_mode():
+    with progress_bar(folder.name) as tick, torch.inference_mode():
         for start in range(0, len(records), BLOCK):
             block = torch.from_numpy(np.array(pixels[start : start + BLOCK]))
             heads = [network.heads(network.embed(view)) for view in symmetries(block, views)]

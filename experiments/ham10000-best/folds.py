@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from lesion_triage import config_file, pipeline
 from lesion_triage.bundle.policy import aggregate_logits
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import HISTOPATHOLOGY, Record
 from lesion_triage.export.onnx_graph import Views
@@ -106,7 +106,7 @@ def train(run: Run, train_records: list[Record], held_out_records: list[Record],
         )
         for records in (train_records, held_out_records)
     )
-    listener = loop.Listener(on_epoch=lambda line: say(f"epoch {line.epoch}: {line.validation_auroc:.4f}"))
+    listener = loop.Listener(on_epoch=lambda line: echo(f"epoch {line.epoch}: {line.validation_auroc:.4f}"))
     loop.train(run.config, train_pictures, held_out_pictures, folder, run.config.identity_sha256(), listener)
     network = Views(checkpoint.load_checkpoint(folder), run.config.export.views).eval()
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def evaluate_means(
     ranks = " ".join(f"{roc_auc_score(positive[part], scores[part]):.4f}" for part in slices)
     sorted_positive = np.sort(scores[positive])
     specificities = " ".join(f"{(scores[~positive] < sorted_positive[place]).mean():.3f}" for place in (0, 4))
-    say(f"{names}: {ranks}; below the positives {specificities}; lowest {scores.min():.2f}")
+    echo(f"{names}: {ranks}; below the positives {specificities}; lowest {scores.min():.2f}")
 
 
 def is_histology_confirmed(case: list[Record]) -> bool:

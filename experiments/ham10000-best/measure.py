@@ -17,7 +17,7 @@ from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.bootstrap import draw_counts, percentile_interval
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data import pixel_cache
 from lesion_triage.export.onnx_graph import Views
 from lesion_triage.runs import Run
@@ -71,16 +71,16 @@ def main() -> None:
     if arguments.student:
         combined_logits["student"] = _logits(arguments.student, pictures, run.config.export.views)
     member_aurocs = np.stack([bootstrap_aurocs(logits) for logits in member_logits])
-    say(f"{len(positive)} cases, {int(positive.sum())} positive; 95 % intervals, {DRAWS} draws of units")
+    echo(f"{len(positive)} cases, {int(positive.sum())} positive; 95 % intervals, {DRAWS} draws of units")
     for folder, values in zip(arguments.members, member_aurocs, strict=True):
-        say(f"{values[0]:.4f}  {folder.name}")
-    say(f"{member_aurocs[:, 0].mean():.4f}  mean of them")
+        echo(f"{values[0]:.4f}  {folder.name}")
+    echo(f"{member_aurocs[:, 0].mean():.4f}  mean of them")
     for name, logits in combined_logits.items():
         values = bootstrap_aurocs(logits)
         gain = values - member_aurocs.mean(0)
         estimate = percentile_interval(float(gain[0]), gain[1:])
         assert estimate is not None
-        say(f"{values[0]:.4f}  {name}: {gain[0]:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})")
+        echo(f"{values[0]:.4f}  {name}: {gain[0]:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})")
 
 
 @torch.inference_mode()

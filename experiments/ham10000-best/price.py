@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.console import say
+from lesion_triage.console import echo
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
         seconds(scorer, photographs)  # the first is dearer than all that follow
     found = [[seconds(scorer, photographs) for scorer in scorers] for _ in range(arguments.turns)]
     ratios = [first / other for first, other in found]
-    say(
+    echo(
         f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) times, "
         f"{arguments.turns} turns of {len(photographs)} photographs: "
         f"{1000 * statistics.median(first for first, _ in found):.0f} ms over "
@@ -45,7 +45,7 @@ def seconds(scorer: Scorer, photographs: list[bytes]) -> float:
     """Processor seconds a photograph."""
     began = time.process_time()
     for photograph in photographs:
-        scorer.judge([photograph])
+        scorer.decide_case([photograph])
     return (time.process_time() - began) / len(photographs)
 
 

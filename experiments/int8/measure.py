@@ -25,7 +25,7 @@ from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.bootstrap import draw_counts, percentile_interval
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data import pixel_cache
 from lesion_triage.export.onnx_graph import convert
 from lesion_triage.runs import Run
@@ -111,7 +111,7 @@ def main() -> None:
         "cases_moved_by_optimisation_float32": count_crossings(case_logits, "float32", positive),
     }
     for name, value in found.items():
-        say(f"{name:40s} {value:.6g}")
+        echo(f"{name:40s} {value:.6g}")
     if arguments.json:
         write_atomically(arguments.json, (json.dumps(found, indent=2) + "\n").encode())
 

@@ -26,7 +26,7 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.calibrate.novelty import SHRINKAGE, fit_novelty_model
 from lesion_triage.config import Config
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.data import manifest, split
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -109,7 +109,7 @@ def main() -> None:
     kept = [record for record, ok in zip(validation, validation_gradable, strict=True) if ok]
     slices = dict(_slices(kept, values >= limit))
     for name, found_slice in slices.items():
-        say(f"  validation, {name}: {found_slice['sent_up']} of {found_slice['photographs']}")
+        echo(f"  validation, {name}: {found_slice['sent_up']} of {found_slice['photographs']}")
     changed = {}
     for name, change in _CHANGES.items():
         sample = validation[:: max(1, len(validation) // arguments.changed)]
@@ -136,7 +136,7 @@ def main() -> None:
             },
         }
         shares = ", ".join(f"{key} {share:.3f}" for key, share in changed[name]["sent_up"].items())
-        say(f"  validation, {name}: {shares}")
+        echo(f"  validation, {name}: {shares}")
     result = {
         "note": arguments.note,
         "checkpoint_sha256": runs.file_sha256(arguments.run / "checkpoint.safetensors"),
@@ -153,7 +153,7 @@ def main() -> None:
         "changed_validation_photographs": changed,
     }
     arguments.out.write_text(canonical_json(result), encoding="utf-8")
-    say(f"  {arguments.out} ({sha256_of(arguments.out.read_bytes())[:16]})")
+    echo(f"  {arguments.out} ({sha256_of(arguments.out.read_bytes())[:16]})")
 
 
 def _session(graph: bytes) -> ort.InferenceSession:
@@ -176,7 +176,7 @@ def _run(
         return {key: np.atleast_1d(value[0]) for key, value in zip(names, found, strict=True)}, fine
 
     results = []
-    with ThreadPoolExecutor(2) as pool, bar(name) as tick:
+    with ThreadPoolExecutor(2) as pool, progress_bar(name) as tick:
         for result in pool.map(one, files):
             results.append(result)
             tick(len(results), len(files))

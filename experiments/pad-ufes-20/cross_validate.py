@@ -27,7 +27,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.metrics import Sample, auroc_difference, summarise
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data import manifest, pixel_cache
 from lesion_triage.data.grouping import connected_groups
 from lesion_triage.data.pixel_cache import Pixels
@@ -72,12 +72,12 @@ def main() -> None:
         truth = [bool(records[index].needs_in_person) for index in inside]
         regression = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
         frozen[outside] = regression.fit(features[inside], truth).decision_function(features[outside])
-        say(f"  fold {fold + 1} of {arguments.folds}")
+        echo(f"  fold {fold + 1} of {arguments.folds}")
     found = compare(records, folds, fine_tuned, frozen, loaded)
     found |= {"part": arguments.part, "folds": arguments.folds, "manifest_sha256": digest}
     for name in ("recipe", "frozen_features", "difference"):
         row = found[name]
-        say(f"{name.replace('_', ' ')}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})")
+        echo(f"{name.replace('_', ' ')}: {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})")
     if arguments.json:
         write_atomically(arguments.json, (json.dumps(found, indent=2) + "\n").encode())
 

@@ -341,7 +341,11 @@ def judge_case(service: Service, case: SentCase) -> SteppedTask[CaseDecision]:
         RequestError: a photograph cannot be used, or the model's output is not a finite number.
     """
     try:
-        return (yield from service.scorer.judging(case.images, case.history, service.pool.idle_executor()))
+        return (
+            yield from service.scorer.decide_case_stepwise(
+                case.images, case.history, service.pool.idle_executor()
+            )
+        )
     except ImageError as error:
         raise RequestError(error.code, index=error.index) from None
     except ScoringError:

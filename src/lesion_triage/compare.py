@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from lesion_triage import pipeline
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import compare_bundles
 from lesion_triage.evaluate.comparison_page import markdown, write_comparison
@@ -51,11 +51,11 @@ def act(arguments: argparse.Namespace) -> int:
     found, both = compare_bundles(
         (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate
     )
-    say(markdown(found))
+    echo(markdown(found))
     if arguments.out is not None:
         index = write_comparison(arguments.out, found, both, arguments.names)
-        say(f"\npage: {index}")
+        echo(f"\npage: {index}")
         if arguments.pdf is not None:
             to_pdf(index, arguments.pdf)
-            say(f"PDF: {arguments.pdf}")
+            echo(f"PDF: {arguments.pdf}")
     return 0

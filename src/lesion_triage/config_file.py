@@ -93,9 +93,9 @@ def _inline_red_flags(tree: dict[str, Any], where: str) -> None:
         return
     said = calibrate.get("red_flags")
     if isinstance(said, str):
-        calibrate["red_flags"] = red_flags_file.read(Path(said))
+        calibrate["red_flags"] = red_flags_file.read_red_flags(Path(said))
     elif isinstance(said, dict):
-        calibrate["red_flags"] = red_flags_file.validated(said, f"{where}: calibrate.red_flags")
+        calibrate["red_flags"] = red_flags_file.validate_red_flags(said, f"{where}: calibrate.red_flags")
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

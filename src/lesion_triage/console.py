@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-Tick = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 """Called with (done, total)."""
 
 _LINE_EVERY_SECONDS = 15.0
@@ -18,17 +18,17 @@ _LINE_EVERY_SECONDS = 15.0
 console = Console(highlight=False, soft_wrap=True)
 
 
-def say(text: str) -> None:
+def echo(text: str) -> None:
     """Print one line at once, also when the output is a pipe."""
     console.print(text, markup=False)
     sys.stdout.flush()
 
 
 @contextmanager
-def bar(title: str) -> Iterator[Tick]:
+def progress_bar(title: str) -> Iterator[ProgressCallback]:
     """Progress of one piece of work: a bar in a terminal, otherwise an occasional line."""
     if not console.is_terminal:
-        yield _lines(title)
+        yield _progress_lines(title)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -36,13 +36,13 @@ def bar(title: str) -> Iterator[Tick]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-def _lines(title: str) -> Tick:
+def _progress_lines(title: str) -> ProgressCallback:
     last = time.monotonic()
 
     def tick(done: int, total: int) -> None:
         nonlocal last
         if time.monotonic() - last >= _LINE_EVERY_SECONDS:
             last = time.monotonic()
-            say(f"  {title}: {done}/{total}")
+            echo(f"  {title}: {done}/{total}")
 
     return tick

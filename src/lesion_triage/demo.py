@@ -21,7 +21,7 @@ from rich.table import Table
 
 from lesion_triage import config_file, pipeline, predictions
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.console import console, say
+from lesion_triage.console import console, echo
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.runs import Run
 
@@ -43,15 +43,15 @@ def demo(path: Path, root: Path) -> int:
         raise ConfigError(f"{path}: the demonstration trains in one process; set train.devices to 1.")
     began = time.monotonic()
     run = pipeline.run_verb("run", loaded, root)
-    say("serve")
+    echo("serve")
     with _server(run.folder / "bundle") as url:
-        say(f"  {url}")
+        echo(f"  {url}")
         answers = {title: _post_picture(url, picture) for title, picture in _cases(run).items()}
-    say("  server stopped")
+    echo("  server stopped")
     _print_answers(answers)
-    say("The lesions are drawn: none of these numbers says anything about people.")
-    say(f"Report: {run.folder / 'report' / 'index.html'}")
-    say(f"Done in {time.monotonic() - began:.0f} s. `make mlflow` shows the run.")
+    echo("The lesions are drawn: none of these numbers says anything about people.")
+    echo(f"Report: {run.folder / 'report' / 'index.html'}")
+    echo(f"Done in {time.monotonic() - began:.0f} s. `make mlflow` shows the run.")
     return 0
 
 

@@ -17,8 +17,8 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
     │   ├── DivergedError      a loss or a gradient that is not a number
-    │   └── HinderedError      a full disk, a hub out of reach, a lost process: run again, it may succeed
-    │       └── StateError     the state of an interrupted run is damaged or of another network
+    │   └── RetryableTrainingError   a full disk, a hub out of reach, a lost process: run again, it may succeed
+    │       └── TrainingStateError   the state of an interrupted run is damaged or of another network
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network
@@ -35,25 +35,25 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_ALIKE = 0.5
+_MIN_SIMILARITY = 0.5
 """Least similarity to a known name for a suggestion, as difflib measures it."""
 
 
-def hint(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+def hint(name: str, known: Iterable[str], fallback: str | None = None) -> str:
     """The end of an error's sentence about an unknown name: what to do.
 
     Args:
         name: not among ``known``.
         known: names.
-        otherwise: what to say if none is similar; None: list all known names.
+        fallback: what to say if none is similar; None: list all known names.
 
     Returns:
-        "did you mean 'x'?" with the nearest name, else "known: x, y, z." or ``otherwise``.
+        "did you mean 'x'?" with the nearest name, else "known: x, y, z." or ``fallback``.
     """
     names = list(known)
-    if near := difflib.get_close_matches(name, names, n=1, cutoff=_ALIKE):
+    if near := difflib.get_close_matches(name, names, n=1, cutoff=_MIN_SIMILARITY):
         return f"did you mean '{near[0]}'?"
-    return f"known: {', '.join(names)}." if otherwise is None else otherwise
+    return f"known: {', '.join(names)}." if fallback is None else fallback
 
 
 class LesionTriageError(Exception):
@@ -122,11 +122,11 @@ class DivergedError(TrainingError):
     """A loss, a gradient or a logit that is not a number: the weights up to that point are unusable too."""
 
 
-class HinderedError(TrainingError):
+class RetryableTrainingError(TrainingError):
     """A full disk, a hub out of reach, a lost process: the same run may succeed if started again."""
 
 
-class StateError(HinderedError):
+class TrainingStateError(RetryableTrainingError):
     """The saved state cannot be resumed; training from scratch may work."""
 
 

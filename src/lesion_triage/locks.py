@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 
-def opened(path: Path) -> IO[str]:
+def open_lock_file(path: Path) -> IO[str]:
     """Open the file of a lock, created if missing.
 
     Nothing is written to it, so a file that somebody else created and that is only readable works too.
@@ -26,22 +26,22 @@ def opened(path: Path) -> IO[str]:
 
 
 @contextmanager
-def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def hold_lock(path: Path, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Wait for the lock at this path, and hold it while entered.
 
     Args:
         path: of the lock; its folder is created.
-        waiting: called once if another process has the lock.
+        on_wait: called once if another process has the lock.
 
     Raises:
         OSError: the disk refuses, or does not support locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with opened(path) as stream:
+    with open_lock_file(path) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waiting()
+            on_wait()
             fcntl.flock(stream, fcntl.LOCK_EX)
         try:
             yield
@@ -49,14 +49,14 @@ def held(path: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[Non
             fcntl.flock(stream, fcntl.LOCK_UN)
 
 
-def taken(path: Path) -> IO[str] | None:
+def try_lock(path: Path) -> IO[str] | None:
     """Take the lock at this path if it is free.
 
     Returns:
         A file that holds the lock until it is closed; None: a living process has the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    stream = opened(path)
+    stream = open_lock_file(path)
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

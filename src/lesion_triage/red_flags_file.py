@@ -45,7 +45,7 @@ _KEYS = sorted({info.alias or name for one in _DOCUMENTS for name, info in one.m
 _NO_REVIEW = "write who has read the rules, or reviewed_by: [] if no clinician has yet"
 
 
-def read(path: Path) -> RedFlags:
+def read_red_flags(path: Path) -> RedFlags:
     """Read a file of red flags and check every word of it.
 
     Raises:
@@ -58,12 +58,12 @@ def read(path: Path) -> RedFlags:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as red flags ({error}).") from None
     tree = strict_yaml.parse(text, str(path))
-    rules = validated(tree, str(path))
-    _refuse_idle(rules, path)
+    rules = validate_red_flags(tree, str(path))
+    _refuse_ineffective_rules(rules, path)
     return rules
 
 
-def validated(tree: object, where: str) -> RedFlags:
+def validate_red_flags(tree: object, where: str) -> RedFlags:
     """Check red flags that have been parsed.
 
     Args:
@@ -71,8 +71,8 @@ def validated(tree: object, where: str) -> RedFlags:
         where: the beginning of an error message.
 
     Raises:
-        ConfigError: as for ``read``, except for a missing flag, one that no history can raise, and a date in
-            the future.
+        ConfigError: as for ``read_red_flags``, except for a missing flag, one that no history can raise, and
+            a date in the future.
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected reviewed_by and flags, found {type(tree).__name__}.")
@@ -81,10 +81,10 @@ def validated(tree: object, where: str) -> RedFlags:
     try:
         return RedFlags.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_explained(error)}") from None
+        raise ConfigError(f"{where}: {_validation_message(error)}") from None
 
 
-def _refuse_idle(rules: RedFlags, path: Path) -> None:
+def _refuse_ineffective_rules(rules: RedFlags, path: Path) -> None:
     """Refuse what can only be a mistake: here, where it can be corrected, and not in a sealed policy."""
     if not rules.flags:
         raise ConfigError(f"{path}: no flag is declared; leave calibrate.red_flags out if none shall be.")
@@ -93,8 +93,8 @@ def _refuse_idle(rules: RedFlags, path: Path) -> None:
         if review.reviewed_on > tomorrow:
             raise ConfigError(f"{path}: reviewed_on is {review.reviewed_on}, a day that has not come yet.")
     for flag in rules.flags:
-        for part in _ranges(flag.when):
-            lowest, highest = _BOUNDS[part.field]
+        for part in _range_conditions(flag.when):
+            lowest, highest = _ACCEPTED_RANGES[part.field]
             if (part.at_least is not None and part.at_least > highest) or (
                 part.at_most is not None and part.at_most < lowest
             ):
@@ -104,15 +104,15 @@ def _refuse_idle(rules: RedFlags, path: Path) -> None:
                 )
 
 
-def _ranges(condition: Condition) -> Iterator[InRange]:
+def _range_conditions(condition: Condition) -> Iterator[InRange]:
     if isinstance(condition, InRange):
         yield condition
     elif isinstance(condition, AllOf | AnyOf):
         for part in condition.all_of if isinstance(condition, AllOf) else condition.any_of:
-            yield from _ranges(part)
+            yield from _range_conditions(part)
 
 
-def _bounds(field: str) -> tuple[float, float]:
+def _accepted_range(field: str) -> tuple[float, float]:
     """Lowest and highest value that a history accepts for a number, from the constraints of its field."""
     number = get_args(History.model_fields[field].annotation)[0]
     marks = [mark for info in get_args(number) if isinstance(info, FieldInfo) for mark in info.metadata]
@@ -122,10 +122,10 @@ def _bounds(field: str) -> tuple[float, float]:
     return lowest, highest
 
 
-_BOUNDS = {field: _bounds(field) for field in NUMBER_FIELDS}
+_ACCEPTED_RANGES = {field: _accepted_range(field) for field in NUMBER_FIELDS}
 
 
-def _explained(error: ValidationError) -> str:
+def _validation_message(error: ValidationError) -> str:
     """All errors in one message; an unknown key comes with the nearest known one."""
     parts = []
     for problem in error.errors():

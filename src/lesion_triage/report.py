@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from lesion_triage import pipeline
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import compare_bundles
 from lesion_triage.evaluate.comparison_page import render_section
@@ -59,11 +59,11 @@ def act(arguments: argparse.Namespace) -> int:
         to_pdf(report_folder / PAGE, arguments.pdf)
     else:
         index = _write_new_report(arguments)
-        say(f"report: {index}")
+        echo(f"report: {index}")
         if arguments.pdf is not None:
             to_pdf(index, arguments.pdf)
     if arguments.pdf is not None:
-        say(f"PDF: {arguments.pdf}")
+        echo(f"PDF: {arguments.pdf}")
     return 0
 
 

@@ -18,7 +18,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.calibrate.metrics import Proportion
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -72,11 +72,11 @@ def act(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
     cases = _cases(run, arguments.others, arguments.seed)
-    with bar("corrupting photographs") as tick:
+    with progress_bar("corrupting photographs") as tick:
         rows = robustness.measure_corruptions(
             bundle, cases, severities=arguments.severities, seed=arguments.seed, progress=tick
         )
-    say("  showing photographs of something else")
+    echo("  showing photographs of something else")
     shown = robustness.measure_foreign(bundle, cases, foreign, seed=arguments.seed)
     document = {
         "format": FORMAT,
@@ -94,7 +94,7 @@ def act(arguments: argparse.Namespace) -> int:
         "foreign": [asdict(one) for one in shown],
     }
     text = markdown(document, rows, shown)
-    say(text)
+    echo(text)
     _write_results(arguments.out, document, text, rows)
     return 0
 

@@ -23,7 +23,7 @@ from lesion_triage import locks
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import append_line, write_atomically
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import RunError
 
@@ -136,7 +136,7 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
     identity = config.identity_sha256()
     with ExitStack() as stack:
         with _disk_errors(root):
-            stack.enter_context(locks.held(root / f".{config.name}.lock", _say_waiting))
+            stack.enter_context(locks.hold_lock(root / f".{config.name}.lock", _say_waiting))
         for folder in _folders(config.name, root):
             if config_identity(folder) == identity:
                 with _disk_errors(root):
@@ -147,7 +147,7 @@ def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = l
 
 
 def _say_waiting() -> None:
-    say("  another command is choosing a run folder of the same name; waiting for it")
+    echo("  another command is choosing a run folder of the same name; waiting for it")
 
 
 def make(config: Config, root: Path) -> Run:

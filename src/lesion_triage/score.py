@@ -45,7 +45,7 @@ def score(
         ConfigError: there are no texts in this language.
     """
     try:
-        known = history_from_json(history)
+        parsed_history = history_from_json(history)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(step) for step in first["loc"]) or "history"
@@ -58,7 +58,7 @@ def score(
     for case in [list(images)] if one_case else [[image] for image in images]:
         line: dict[str, object] = {"images": [str(image) for image in case]}
         try:
-            answer = scorer.score([_read(image) for image in case], known)
+            answer = scorer.score([_read(image) for image in case], parsed_history)
             line["answer"] = answer.model_dump(mode="json")
         except (ImageError, ScoringError) as error:
             code = error.code if isinstance(error, ImageError) else "not_scored"

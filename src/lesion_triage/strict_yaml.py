@@ -11,7 +11,7 @@ import yaml
 
 from lesion_triage.errors import ConfigError
 
-_QUOTED = 40
+_MAX_QUOTED_LENGTH = 40
 """Characters of a value that an error quotes."""
 
 
@@ -39,7 +39,7 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(node, yaml.ScalarNode):
                 raise
             found, kind = node.value, node.tag.rpartition(":")[2]
-            found = found if len(found) <= _QUOTED else f"{found[:_QUOTED]}…"
+            found = found if len(found) <= _MAX_QUOTED_LENGTH else f"{found[:_MAX_QUOTED_LENGTH]}…"
             line = node.start_mark.line + 1
             raise ConfigError(f"line {line}: {found!r} cannot be read as a value of type {kind}.") from None
 
@@ -71,7 +71,7 @@ def parse(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())}).") from None
 
 
-def written(value: Any) -> str:
+def dump_line(value: Any) -> str:
     """One line of YAML that ``parse`` reads as this value; beyond U+FFFF, JSON would not do.
 
     Args:

@@ -16,7 +16,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle, open_bundle
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.data import manifest
 from lesion_triage.data.grouping import connected_groups
 from lesion_triage.data.manifest import Manifest
@@ -90,7 +90,7 @@ def act(arguments: argparse.Namespace) -> int:
     text = markdown(
         found, f"{dataset.source}, {'its test split' if arguments.split == 'test' else 'all pictures'}"
     )
-    say(text)
+    echo(text)
     _write_results(arguments.out, found, text, dataset)
     return 0
 
@@ -100,12 +100,12 @@ def _score(
 ) -> tuple[Predictions, Excluded]:
     """The bundle's logits on labelled pictures that are new to it, and how many were left out."""
     labelled = [record for record in requested if record.needs_in_person is not None]
-    seen = {*bundle.seen.fitted.splitlines(), *bundle.seen.certified.splitlines()}
+    seen = {*bundle.used_pictures.fitted.splitlines(), *bundle.used_pictures.certified.splitlines()}
     used = {
         record.image_id for record in dataset.records if fingerprints.file_fingerprint(record.sha256) in seen
     }
     new = _unrelated_records(used, labelled, dataset.records)
-    with bar("scoring photographs") as tick:
+    with progress_bar("scoring photographs") as tick:
         table = predict(
             bundle.graph,
             bundle.header.pixels,

@@ -108,7 +108,7 @@ def test_a_photograph_that_cannot_be_used_makes_an_error_row_and_never_a_disposi
 def test_a_case_of_which_the_graph_gives_no_number_is_an_error_row_and_the_others_are_scored(
     tmp_path, table, rows, capsys
 ):
-    broken = tiny.make_broken(tmp_path / "broken").folder
+    broken = tiny.make_with_nan_logit(tmp_path / "broken").folder
     cases = table("case_id,image\na,below.png\nb,black.png\nc,black.png\nc,below.png\n")
     assert cli.main(["score-batch", str(broken), "--cases", str(cases), "--out", str(tmp_path / "out")]) == 1
     first, second, third = rows()

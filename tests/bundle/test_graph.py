@@ -15,7 +15,7 @@ from lesion_triage.errors import BundleError, ScoringError
 @given(st.integers(0, 2**32 - 1))
 def test_graph_computes_what_it_says(seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    found = Graph(tiny.GRAPH, tiny.PIXELS).run(pixels)
+    found = Graph(tiny.GRAPH, tiny.PIXEL_SPEC).run(pixels)
     red, green, blue = pixels.reshape(-1, 3).mean(axis=0)
     assert found.embedding == pytest.approx([red, green, blue], rel=1e-5)
     assert found.logit == pytest.approx((red - blue) / 10 - 5, abs=1e-4)
@@ -24,15 +24,15 @@ def test_graph_computes_what_it_says(seed: int) -> None:
 
 
 def test_logit_alone_has_the_bits_of_all_outputs_together() -> None:
-    graph = Graph(tiny.GRAPH, tiny.PIXELS)
-    pixels = decode(tiny.picture_bytes("referred"), tiny.PIXELS).pixels
+    graph = Graph(tiny.GRAPH, tiny.PIXEL_SPEC)
+    pixels = decode(tiny.picture_bytes("referred"), tiny.PIXEL_SPEC).pixels
     assert graph.logit(pixels) == graph.run(pixels).logit
 
 
 @pytest.mark.parametrize("data", [b"", b"no graph", tiny.GRAPH[:100], b"\x00" * 1000])
 def test_what_is_no_graph_is_refused(data: bytes) -> None:
     with pytest.raises(BundleError, match=r"model\.onnx"):
-        Graph(data, tiny.PIXELS)
+        Graph(data, tiny.PIXEL_SPEC)
 
 
 def test_a_graph_for_another_size_is_refused() -> None:
@@ -43,7 +43,7 @@ def test_a_graph_for_another_size_is_refused() -> None:
 @pytest.mark.parametrize("name", [b"logit", b"embedding", b"novelty", b"pixels"])
 def test_a_graph_with_other_names_is_refused(name: bytes) -> None:
     with pytest.raises(BundleError, match="inputs and outputs"):
-        Graph(tiny.GRAPH.replace(name, b"x" * len(name)), tiny.PIXELS)
+        Graph(tiny.GRAPH.replace(name, b"x" * len(name)), tiny.PIXEL_SPEC)
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_a_graph_with_other_names_is_refused(name: bytes) -> None:
 )
 def test_pixels_of_another_shape_or_type_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(ScoringError, match="uint8"):
-        Graph(tiny.GRAPH, tiny.PIXELS).logit(pixels)
+        Graph(tiny.GRAPH, tiny.PIXEL_SPEC).logit(pixels)

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase, available_languages, placeholders
 from lesion_triage.bundle.red_flags import GROUP_FIELDS
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 from lesion_triage.errors import ConfigError
-from lesion_triage.red_flags_file import read
+from lesion_triage.red_flags_file import read_red_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 LANGUAGES = available_languages()
@@ -54,7 +54,7 @@ def test_every_code_has_a_text_and_every_text_a_code(language: str) -> None:
     assert catalogue.counselling.keys() == set(Counselling)
     assert catalogue.history.keys() == set(QUESTIONS) == History.model_fields.keys() - set(GROUP_FIELDS)
     assert catalogue.note.keys() == set(NotePhrase)
-    defaults = read(ROOT / "configs" / "red_flags.yaml")
+    defaults = read_red_flags(ROOT / "configs" / "red_flags.yaml")
     assert catalogue.red_flags.keys() == {flag.code for flag in defaults.flags}
 
 
@@ -86,7 +86,7 @@ def test_no_text_names_or_excludes_a_condition_or_promises_a_discharge(language:
     texts = dict(Catalogue.load(language).texts())
     assert texts["notice"].count(NO_DIAGNOSIS[language]) == 1
     texts["notice"] = texts["notice"].replace(NO_DIAGNOSIS[language], "")
-    found = {address: words_in(language, text) for address, text in texts.items()}
+    found = {address: forbidden_words_in(language, text) for address, text in texts.items()}
     assert {address: words for address, words in found.items() if words} == {}
 
 
@@ -130,7 +130,7 @@ def test_a_sentence_begins_and_ends_like_one(language: str) -> None:
     ],
 )
 def test_the_list_of_forbidden_words_finds_what_it_is_for(language: str, text: str) -> None:
-    assert words_in(language, text) != []
+    assert forbidden_words_in(language, text) != []
 
 
 # A site's own files

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from histories import flag, histories
 from lesion_triage.bundle.guidance import (
     assessment_limits,
@@ -53,7 +53,7 @@ def facts(**changes: Any) -> NoteFacts:
         "reasons": (ReasonCode.score_at_or_above_threshold,),
         "photographs": (GOOD,),
         "red_flags": RULES,
-        "asked": (),
+        "questions": (),
         "limits": (),
         "not_assessed": (),
         "counselling": (),
@@ -71,7 +71,7 @@ def note(said: NoteFacts, history: History, catalogue: Catalogue) -> str:
     asked = policy_questions(said.red_flags.flags)
     whole = replace(
         said,
-        asked=asked,
+        questions=asked,
         limits=assessment_limits(history, asked, photographs_unusable=unusable),
         not_assessed=unassessed_aspects(history),
         counselling=counselling_for(said.disposition),
@@ -123,7 +123,7 @@ def test_no_note_names_or_excludes_a_condition_or_promises_a_discharge(
     text = note(said, history, CATALOGUES[language])
     sentence = CATALOGUES[language].notice.partition(".")[0]
     assert text.count(sentence) == 1
-    assert words_in(language, text.replace(sentence, "")) == []
+    assert forbidden_words_in(language, text.replace(sentence, "")) == []
 
 
 @given(answers, histories, LANGUAGES)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tiny_bundle as tiny
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from histories import flag
 from lesion_triage.bundle.calibration import calibrated_score
 from lesion_triage.bundle.graph import Graph
@@ -65,8 +65,8 @@ def test_what_the_rules_look_at_is_found_out_for_a_bundle_and_not_for_a_case(tmp
         answer = flagged.score([BELOW], History(anatom_site_general="oral/genital"))
     finally:
         sys.setprofile(None)
-    assert "limits_of" in called
-    assert "groups_read" not in called
+    assert "assessment_limits" in called
+    assert "group_fields_in_rules" not in called
     assert "history_partly_given" in [limit.code for limit in answer.limits]
 
 
@@ -83,33 +83,33 @@ def test_a_logit_that_is_no_number_raises(bundle: Bundle, weight: float) -> None
 
 
 def test_evidence_is_a_logit_or_the_reason_why_not(bundle: Bundle) -> None:
-    graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
-    evidence = score_image(graph, tiny.PIXELS, quality, REFERRED)
+    graph, quality = Graph(tiny.GRAPH, tiny.PIXEL_SPEC), bundle.policy.quality
+    evidence = score_image(graph, tiny.PIXEL_SPEC, quality, REFERRED)
     assert evidence == ImageEvidence(evidence.logit, refusals=(), novelty=evidence.novelty)
     assert None not in (evidence.logit, evidence.novelty)
-    dark = score_image(graph, tiny.PIXELS, quality, BLACK)
+    dark = score_image(graph, tiny.PIXEL_SPEC, quality, BLACK)
     assert dark == ImageEvidence(None, refusals=(ReasonCode.image_too_dark,))
 
 
 def test_an_unfamiliar_photograph_is_refused_only_by_a_gate_and_keeps_its_novelty(bundle: Bundle) -> None:
-    graph, quality = Graph(tiny.GRAPH, tiny.PIXELS), bundle.policy.quality
-    said = score_image(graph, tiny.PIXELS, quality, UNFAMILIAR)
+    graph, quality = Graph(tiny.GRAPH, tiny.PIXEL_SPEC), bundle.policy.quality
+    said = score_image(graph, tiny.PIXEL_SPEC, quality, UNFAMILIAR)
     assert said.logit is not None
     assert said.novelty is not None
     assert said.novelty > tiny.NOVELTY_LIMIT
     for limit in (tiny.NOVELTY_LIMIT, said.novelty):  # a tie goes up
-        refused = score_image(graph, tiny.PIXELS, quality, UNFAMILIAR, novelty_limit=limit)
+        refused = score_image(graph, tiny.PIXEL_SPEC, quality, UNFAMILIAR, novelty_limit=limit)
         assert refused == ImageEvidence(None, (ReasonCode.out_of_distribution,), novelty=said.novelty)
     above = math.nextafter(said.novelty, math.inf)
-    assert score_image(graph, tiny.PIXELS, quality, UNFAMILIAR, novelty_limit=above) == said
+    assert score_image(graph, tiny.PIXEL_SPEC, quality, UNFAMILIAR, novelty_limit=above) == said
 
 
 def test_a_novelty_that_is_no_number_raises(bundle: Bundle) -> None:
     spread = struct.pack("<f", 1 / 40)
     assert tiny.GRAPH.count(spread) == 1
-    graph = Graph(tiny.GRAPH.replace(spread, struct.pack("<f", math.nan)), tiny.PIXELS)
+    graph = Graph(tiny.GRAPH.replace(spread, struct.pack("<f", math.nan)), tiny.PIXEL_SPEC)
     with pytest.raises(ScoringError, match="novelty is nan"):
-        score_image(graph, tiny.PIXELS, bundle.policy.quality, REFERRED)
+        score_image(graph, tiny.PIXEL_SPEC, bundle.policy.quality, REFERRED)
 
 
 # One case
@@ -188,7 +188,7 @@ def test_answer_never_discharges_and_names_no_lesion(
     answer = flagged.score(images, history, language)
     assert answer.language == language
     text = answer.to_json().replace(answer.notice, "")
-    assert words_in(language, text) == []
+    assert forbidden_words_in(language, text) == []
 
 
 def test_answer_says_in_words_what_was_decided_and_what_was_not_assessed(flagged: Scorer) -> None:
@@ -273,19 +273,25 @@ def test_a_photograph_scores_alike_alone_and_among_others(scorer: Scorer) -> Non
 def test_helpers_change_nothing_of_a_judgement(gated: Scorer, images: list[bytes]) -> None:
     with ThreadPoolExecutor(1) as helpers:
         for _ in range(20):  # who does what is decided anew each time
-            assert run_to_completion(gated.judging(images, helpers=helpers)) == gated.judge(images)
+            assert run_to_completion(
+                gated.decide_case_stepwise(images, executor=helpers)
+            ) == gated.decide_case(images)
 
 
 def test_helpers_change_nothing_of_a_refusal(bundle: Bundle, scorer: Scorer) -> None:
     broken = Scorer(dataclasses.replace(bundle, graph=graph_with_weight(math.nan)))
     with ThreadPoolExecutor(1) as helpers:
         with pytest.raises(ImageError, match=r"^Photograph 2: ") as caught:
-            run_to_completion(scorer.judging([BELOW, b"text", REFERRED, b"more text"], helpers=helpers))
+            run_to_completion(
+                scorer.decide_case_stepwise([BELOW, b"text", REFERRED, b"more text"], executor=helpers)
+            )
         assert (caught.value.code, caught.value.index) == ("image_format_not_supported", 1)
         with pytest.raises(ScoringError, match=r"Photograph 2: .* finite"):
-            run_to_completion(broken.judging([BLACK, REFERRED], helpers=helpers))
+            run_to_completion(broken.decide_case_stepwise([BLACK, REFERRED], executor=helpers))
         # The network has been asked in vain, and what it said of a refused photograph is nobody's business.
-        assert run_to_completion(broken.judging([BLACK], helpers=helpers)) == broken.judge([BLACK])
+        assert run_to_completion(
+            broken.decide_case_stepwise([BLACK], executor=helpers)
+        ) == broken.decide_case([BLACK])
 
 
 def test_answers_have_the_same_bits_in_every_thread(scorer: Scorer, tiny_bundle: Path) -> None:

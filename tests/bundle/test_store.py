@@ -71,7 +71,7 @@ def reseal(folder: Path, change: Callable[[Header], Header] = lambda header: hea
 
 
 def test_opens_as_it_was_sealed(folder: Path) -> None:
-    parts = tiny.parts()
+    parts = tiny.seal_arguments()
     bundle = open_bundle(folder)
     assert bundle.policy == parts["policy"]
     assert bundle.certificate == parts["certificate"]
@@ -103,19 +103,19 @@ def test_an_opened_bundle_needs_its_folder_no_more(folder: Path) -> None:
 
 def test_time_of_sealing_honours_source_date_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
-    header = seal(tmp_path / "bundle", **{**tiny.parts(), "created_at": None}).header
+    header = seal(tmp_path / "bundle", **{**tiny.seal_arguments(), "created_at": None}).header
     assert header.created_at == "1970-01-02T00:00:00Z"
 
 
 def test_time_of_sealing_is_now_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
-    header = seal(tmp_path / "bundle", **{**tiny.parts(), "created_at": None}).header
+    header = seal(tmp_path / "bundle", **{**tiny.seal_arguments(), "created_at": None}).header
     assert abs(datetime.now(UTC) - datetime.fromisoformat(header.created_at)) < timedelta(minutes=1)
 
 
 def test_time_of_sealing_is_written_in_utc(tmp_path: Path) -> None:
     created_at = datetime(2025, 1, 1, 1, 30, tzinfo=timezone(timedelta(hours=2)))
-    header = seal(tmp_path / "bundle", **{**tiny.parts(), "created_at": created_at}).header
+    header = seal(tmp_path / "bundle", **{**tiny.seal_arguments(), "created_at": created_at}).header
     assert header.created_at == "2024-12-31T23:30:00Z"
 
 
@@ -360,7 +360,7 @@ def test_an_existing_folder_is_never_overwritten(folder: Path) -> None:
 
 
 def test_parts_that_contradict_each_other_are_not_sealed(tmp_path: Path) -> None:
-    parts = tiny.parts()
+    parts = tiny.seal_arguments()
     for change in (
         {"policy": tiny.policy(threshold=0.7)},
         {"graph": b"another"},
@@ -374,7 +374,7 @@ def test_parts_that_contradict_each_other_are_not_sealed(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("name", ["../up.png", "a/b.png", ".png", "UPPER.png", "photo.jpg", ""])
 def test_a_picture_name_that_could_lead_elsewhere_is_not_sealed(tmp_path: Path, name: str) -> None:
-    parts = tiny.parts()
+    parts = tiny.seal_arguments()
     case = parts["selftest"].cases[0]
     parts["selftest"] = SelfTest(cases=(case.model_copy(update={"file": name}),))
     parts["selftest_pictures"] = {name: b"x"}
@@ -389,9 +389,9 @@ def test_a_date_that_is_none_is_not_sealed(
 ) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
     with pytest.raises(BundleError, match="SOURCE_DATE_EPOCH"):
-        seal(tmp_path / "bundle", **{**tiny.parts(), "created_at": None})
+        seal(tmp_path / "bundle", **{**tiny.seal_arguments(), "created_at": None})
     with pytest.raises(BundleError, match="time zone"):
-        seal(tmp_path / "bundle", **{**tiny.parts(), "created_at": datetime(2025, 1, 1)})
+        seal(tmp_path / "bundle", **{**tiny.seal_arguments(), "created_at": datetime(2025, 1, 1)})
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ import os, signal, sys
 from pathlib import Path
 import tiny_bundle
 folder, last_step, steps = Path(sys.argv[1]), int(sys.argv[2]), 0
-parts = tiny_bundle.parts()
+parts = tiny_bundle.seal_arguments()
 def watch(event, arguments):
     global steps
     if event not in ("open", "os.mkdir", "os.rename") or folder.exists():

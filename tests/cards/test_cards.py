@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from lesion_triage import cli
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import open_bundle
@@ -245,7 +245,7 @@ def test_the_model_card_names_no_condition_promises_nothing_and_warns_of_drawing
     text = (cards / "model-card.md").read_text()
     assert "Never use it on patients." in text
     prose = text.replace(english_catalogue().notice, "").replace("is no discharge", "")
-    assert words_in("en", prose) == []
+    assert forbidden_words_in("en", prose) == []
 
 
 def test_no_picture_and_no_lesion_is_named_in_any_card(finished, cards):

@@ -114,7 +114,7 @@ def test_counts_of_a_version_that_told_no_looks_are_pooled(clinic, bundle, tmp_p
 def test_groups_that_the_bundle_promised_are_named_as_lost_and_asked_for_again_later(
     clinic, tmp_path, capsys
 ):
-    made = tiny_bundle.parts()
+    made = tiny_bundle.seal_arguments()
     asked = (GroupBy(by="sex"),)
     women = made["certificate"].groups[0].model_copy(update={"by": "sex", "group": "female"})
     certificate = made["certificate"].model_copy(

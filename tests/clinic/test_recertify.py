@@ -101,7 +101,7 @@ def _bleeding(red_flags_counted: bool) -> dict[str, object]:
             ]
         }
     )
-    made = tiny_bundle.parts(red_flags=flags)
+    made = tiny_bundle.seal_arguments(red_flags=flags)
     counted = made["certificate"].model_copy(update={"red_flags_counted": red_flags_counted})
     return {**made, "certificate": counted}
 
@@ -125,7 +125,7 @@ def test_old_certificate_is_tested_as_it_was_issued_with_red_flags_only_if_it_co
 
 
 def test_groups_are_certified_again_and_one_that_the_site_has_too_few_of_goes_up(clinic, tmp_path):
-    made = tiny_bundle.parts(
+    made = tiny_bundle.seal_arguments(
         groupings=(Grouping(by="sex", thresholds={"female": 0.5, "male": 0.6}),), threshold=0.5
     )
     asked = {"asked": (GroupBy(by="sex", small="route_up"),), "rule": "group_thresholds"}
@@ -204,7 +204,7 @@ def test_the_card_promises_for_patients_where_they_are_counted(clinic, bundle, t
 def test_a_promise_for_patients_is_not_tested_on_lesions_nor_the_other_way_round(
     clinic, tmp_path, capsys, certified, patient, verdict
 ):
-    made = tiny_bundle.parts()
+    made = tiny_bundle.seal_arguments()
     seal(
         tmp_path / "old",
         **{**made, "certificate": made["certificate"].model_copy(update={"unit": certified})},
@@ -271,12 +271,12 @@ def test_pictures_that_made_the_model_are_refused_even_without_their_metadata(
     picture = cases.parent / "3.png"
     data = picture.read_bytes()
     known = (
-        pixel_fingerprint(decode(data, tiny_bundle.PIXELS).pixels)
+        pixel_fingerprint(decode(data, tiny_bundle.PIXEL_SPEC).pixels)
         if stripped
         else file_fingerprint(sha256_of(data))
     )
     seen = UsedPictures(fitted=format_fingerprints([known]))
-    seal(tmp_path / "trained", **{**tiny_bundle.parts(), "seen": seen})
+    seal(tmp_path / "trained", **{**tiny_bundle.seal_arguments(), "used_pictures": seen})
     if stripped:
         note = PngInfo()
         note.add_text("Comment", "stripped and written again")
@@ -399,7 +399,7 @@ def test_looks_that_used_up_the_confidence_leave_none_for_the_old_certificate(
 
 def test_the_same_photographs_at_another_picture_size_are_a_second_look(clinic, bundle, tmp_path, capsys):
     cases = clinic(spread(95))
-    other = tiny_bundle.make_at(tmp_path / "larger", 48)
+    other = tiny_bundle.make_with_size(tmp_path / "larger", 48)
     assert recertify(bundle, cases, tmp_path / "one") == 0
     assert recertify(other.folder, cases, tmp_path / "two") == 2
     assert "--second-look" in capsys.readouterr().err
@@ -593,7 +593,7 @@ def test_no_page_promises_more_than_the_certificate(
 
 
 def test_free_text_makes_no_row_of_the_certificates_page(tmp_path, capsys):
-    made = tiny_bundle.parts()
+    made = tiny_bundle.seal_arguments()
     forged = "x |\n| lower bound of the sensitivity | 0.9999 |"
     certificate = made["certificate"].model_copy(update={"site": forged, "purpose": forged})
     looks = (ledger.look_from_certificate(certificate, certificate.policy_sha256),)
@@ -606,7 +606,7 @@ def test_free_text_makes_no_row_of_the_certificates_page(tmp_path, capsys):
 
 
 def test_who_is_sent_up_by_a_counted_red_flag_is_not_called_not_scored(tmp_path, capsys):
-    made = tiny_bundle.parts()
+    made = tiny_bundle.seal_arguments()
     certificate = made["certificate"].model_copy(update={"red_flags_counted": True})
     for name, issued, head in (
         ("silent", made["certificate"], "| positives | not scored | missed |"),

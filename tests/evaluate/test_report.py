@@ -251,7 +251,7 @@ def test_certificate_stands_in_the_page_with_every_field(page, bundle):
 
 def shown_with(folder, data, **certificate):
     """The text of a page whose bundle's certificate has other fields."""
-    made = tiny.parts(threshold=0.3, band_limits=(0.8, 0.5, 0.2))
+    made = tiny.seal_arguments(threshold=0.3, band_limits=(0.8, 0.5, 0.2))
     issued = made["certificate"].model_copy(update=certificate)
     bundle = seal(folder / "bundle", **{**made, "certificate": issued})
     table = table_for(bundle)

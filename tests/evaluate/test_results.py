@@ -18,7 +18,7 @@ from made_predictions import row
 
 def results(folder, alone, **policy):
     """20 positive cases of logit 2; of the others 20 of logit -0.5 bleed, 20 have that logit, 20 have -2."""
-    made = tiny.parts(threshold=0.3, **policy)
+    made = tiny.seal_arguments(threshold=0.3, **policy)
     everyone = made["certificate"].groups[0].model_copy(update={"threshold": alone})
     certificate = made["certificate"].model_copy(update={"groups": (everyone,)})
     bundle = seal(folder, **{**made, "certificate": certificate})

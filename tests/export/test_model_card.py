@@ -11,7 +11,7 @@ from lesion_triage.export.model_card import model_card
 @pytest.mark.parametrize("unit", ["lesion", "patient"])
 def test_the_card_promises_for_what_the_certificate_counts(unit):
     """Of the lesions of patients who have several, more may be missed than of the patients."""
-    parts = tiny_bundle.parts()
+    parts = tiny_bundle.seal_arguments()
     config = Config.model_validate({"name": "tiny", "data": {"source": "synthetic"}})
     certificate = parts["certificate"].model_copy(update={"unit": unit})
     made = Manifest((), "synthetic", True, {}, ("A program.",))

@@ -47,7 +47,7 @@ def test_a_flip_in_a_certified_group_is_counted_though_a_case_of_no_known_group_
     ]
     policy = tiny.policy(groupings=(Grouping(by="sex", thresholds={"female": 0.5}),))
     table = Predictions("validation", "a" * 64, "b" * 64, "c" * 64, rows)
-    found = compare(Constant(), 1, tiny.PIXELS, policy, table, known, tmp_path)
+    found = compare(Constant(), 1, tiny.PIXEL_SPEC, policy, table, known, tmp_path)
     assert found.images == 3
     assert found.largest_logit_difference == 2.0
     assert found.decision_flips == 1

@@ -126,7 +126,7 @@ def test_a_bundle_that_lacks_something_is_refused_and_nothing_is_registered(
 
 
 def test_a_bundle_whose_self_test_fails_here_is_refused(home, capsys):
-    sealed = tiny_bundle.parts()["selftest"]
+    sealed = tiny_bundle.seal_arguments()["selftest"]
     off = [case.model_copy(update={"logit": case.logit + 1} if case.logit else {}) for case in sealed.cases]
     run = made_runs.make(home / "runs" / "other-machine", selftest=SelfTest(cases=tuple(off)))
     assert promote(run) == 2

@@ -80,7 +80,7 @@ def test_content_is_what_a_bundle_does_and_promises_and_not_when_that_was(tmp_pa
     def sealed(name: str, **changes) -> Bundle:
         return seal(tmp_path / name, **{**parts, **changes})
 
-    parts = tiny_bundle.parts()
+    parts = tiny_bundle.seal_arguments()
     look = {"issued_at": "2031-01-01T00:00:00Z", "purpose": "once more", "confidence_if_selected": 0.9}
     later = parts["certificate"].model_copy(update=look)
     first, second = (

@@ -10,7 +10,7 @@ from small_experiment import CONFIG, EXPERIMENT, VERSION, write
 
 import tiny_bundle
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import ConfigError
 from lesion_triage.reproduce import definition
 from lesion_triage.reproduce.definition import Experiment
@@ -33,7 +33,7 @@ def workspace(tmp_path: Path) -> Workspace:
     (folder / "reads.py").write_text(READS)
     version = Experiment.model_validate(EXPERIMENT).quick
     record = Record({}, {}, {}, {}, "", ())
-    tracker = Tracker(config, tmp_path, say)
+    tracker = Tracker(config, tmp_path, echo)
     made = Workspace(folder, "small", version, "quick", tmp_path / "runs", tmp_path, {}, record, tracker)
     made.finished_runs["seed-0"] = make(config, tmp_path / "runs")
     made.hashes["seed-0"] = {"manifest_sha256": "m"}

@@ -106,9 +106,9 @@ def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
 class Slow(Scorer):
     """Takes a second and a half for each case."""
 
-    def judging(self, *arguments: Any, **named: Any) -> SteppedTask[CaseDecision]:
+    def decide_case_stepwise(self, *arguments: Any, **named: Any) -> SteppedTask[CaseDecision]:
         time.sleep(1.5)
-        return (yield from super().judging(*arguments, **named))
+        return (yield from super().decide_case_stepwise(*arguments, **named))
 
 
 def test_cases_that_are_not_scored_in_time_say_so(ask: Ask, make_app: MakeApp, draw: Any, scorer: Scorer):

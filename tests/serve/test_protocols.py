@@ -15,7 +15,7 @@ import pytest
 
 import httpx_60s
 import tiny_bundle
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from histories import flag
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.red_flags import RedFlags
@@ -319,7 +319,7 @@ def test_no_face_names_a_condition_or_soothes(
         text = json.dumps(response.json(), ensure_ascii=False)
         said = text.replace(json.dumps(notice, ensure_ascii=False)[1:-1], "")
         assert notice[:10] in text
-        assert words_in(language, said) == []
+        assert forbidden_words_in(language, said) == []
         assert "NaN" not in text
 
 

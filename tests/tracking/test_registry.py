@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import tiny_bundle
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.red_flags import RedFlags
@@ -257,7 +257,7 @@ def test_what_is_served_names_no_condition_and_promises_nothing(served, model):
     good = tiny_bundle.picture_bytes("below")
     row = model.predict(frame([[good]], [{"bleeding": True}])).to_dict("records")[0]
     said = json.dumps(row).replace(english_catalogue().notice, "")
-    assert words_in("en", said) == []
+    assert forbidden_words_in("en", said) == []
     assert row["notice"] == english_catalogue().notice
 
 

@@ -5,7 +5,7 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from lesion_triage.errors import HinderedError, TrainingError
+from lesion_triage.errors import RetryableTrainingError, TrainingError
 from lesion_triage.train.network import TriageNetwork, freeze_stages
 from lesion_triage.train.weights import create_backbone
 
@@ -167,11 +167,11 @@ def test_the_hub_is_blamed_where_a_backbone_can_be_made_without_it(monkeypatch, 
     """Told to be offline, the hub's library fails as it does without a network, but at once."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(HinderedError, match=r"if the hub is out of reach, set model\.weights"):
+    with pytest.raises(RetryableTrainingError, match=r"if the hub is out of reach, set model\.weights"):
         create_backbone("test_efficientnet", "hub", 64)
 
 
 def test_the_hub_is_not_blamed_for_weights_that_do_not_exist():
     with pytest.raises(TrainingError, match=r"timm has no pretrained weights of .*'ghostnet_050'") as caught:
         create_backbone("ghostnet_050", "hub", 64)
-    assert not isinstance(caught.value, HinderedError)
+    assert not isinstance(caught.value, RetryableTrainingError)

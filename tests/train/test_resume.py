@@ -20,7 +20,7 @@ from drawn import TRAINING, VALIDATION, config, same, weights
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
-from lesion_triage.errors import StateError
+from lesion_triage.errors import TrainingStateError
 from lesion_triage.train import state_files
 from lesion_triage.train.checkpoint import load_checkpoint
 from lesion_triage.train.interruption import Interrupted
@@ -219,7 +219,7 @@ def test_states_that_are_all_damaged_are_one_sentence(tmp_path):
     for path in states(tmp_path):
         path.write_bytes(path.read_bytes()[:-1])
     said = r"no state of this training run in it is complete .*--fresh starts over"
-    with pytest.raises(StateError, match=said):
+    with pytest.raises(TrainingStateError, match=said):
         train(config(**RECIPE), TRAINING, VALIDATION, tmp_path, "key")
 
 
@@ -229,7 +229,7 @@ def test_a_damaged_state_beside_a_whole_one_of_other_inputs_is_no_new_beginning(
     state_files.write(tmp_path, "key", state_files.Progress(2), {"a": torch.zeros(3)})
     (last,) = (tmp_path / state_files.FOLDER).glob(f"000002-*.{victim}")
     last.write_bytes(last.read_bytes()[:-9])
-    with pytest.raises(StateError, match="no state of this training run in it is complete"):
+    with pytest.raises(TrainingStateError, match="no state of this training run in it is complete"):
         state_files.read(tmp_path, "key")
 
 
@@ -276,7 +276,7 @@ def test_only_the_last_two_states_are_kept_and_none_is_a_pickle(tmp_path):
 def test_a_state_that_does_not_fit_the_network_is_refused(tmp_path):
     interrupted_at(tmp_path, 1, 4)
     other = config(backbone="test_resnet", **RECIPE)
-    with pytest.raises(StateError, match="does not match the network"):
+    with pytest.raises(TrainingStateError, match="does not match the network"):
         train(other, TRAINING, VALIDATION, tmp_path, "key")
 
 

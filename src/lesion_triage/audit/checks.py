@@ -10,7 +10,7 @@ from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Report, Table, apply_acceptances
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Audit, Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.split import Splits
 from lesion_triage.predictions import Predictions
@@ -29,7 +29,7 @@ class AuditInput:
 
 
 def audit_data(
-    data: AuditInput, config: Audit, progress: Tick | None = None
+    data: AuditInput, config: Audit, progress: ProgressCallback | None = None
 ) -> tuple[Report, picture_checks.OpenedPictures | None]:
     """Audit manifest, splits and, unless ``config.pictures`` is 0, a sample of the pictures.
 
@@ -87,7 +87,7 @@ def add_model(
     config: Audit,
     graph: bytes,
     table: Predictions,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Report:
     """The report on the data, extended by the checks of a trained model. Opens only the validation split.
 

@@ -22,7 +22,7 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.calibrate.metrics import auroc_difference, auroc_from_scores
 from lesion_triage.config import Audit, Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.categorical import Bools
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -71,7 +71,7 @@ def measure_occlusion(
     columns: Columns,
     root: Roots,
     config: Audit,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Finding, Table]:
     """Score validation pictures, whole and covered.
 

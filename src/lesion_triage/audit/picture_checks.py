@@ -21,7 +21,7 @@ from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.categorical import Bools, Codes, quantile_bins
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -78,7 +78,11 @@ def draw_balanced(sampled: RowSample, max_pictures: int) -> Codes:
 
 
 def open_pictures(
-    rows: Codes, records: Sequence[Record], root: Roots, limits: PixelSpec, progress: Tick | None = None
+    rows: Codes,
+    records: Sequence[Record],
+    root: Roots,
+    limits: PixelSpec,
+    progress: ProgressCallback | None = None,
 ) -> OpenedPictures:
     """Decode and measure pictures, several at a time.
 

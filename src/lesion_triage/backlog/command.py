@@ -18,7 +18,7 @@ from lesion_triage.backlog.state import Options, Summary
 from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle, open_bundle
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.errors import BacklogError
 
 SOME_NOT_SCORED = 1
@@ -99,7 +99,7 @@ def act(arguments: argparse.Namespace) -> int:
         folder = _prepare(arguments.out, source, bundle, options)
         if arguments.retry_unreadable:
             again = folder.unreadable_parts()
-            say(f"  {len(again)} parts are scored again because photographs in them could not be read")
+            echo(f"  {len(again)} parts are scored again because photographs in them could not be read")
             for part in again:
                 folder.delete_part(part)
         _score(folder, bundle, arguments)
@@ -118,11 +118,11 @@ def _check_options(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(out: Path, source: Source, bundle: Bundle, options: Options) -> Shards:
-    say("  reading the list of cases")
+    echo("  reading the list of cases")
     folder, frozen = shards.prepare(out, source, bundle, options)
     for what, count in sorted(frozen.left_out.items()):
-        say(f"  left out {count}: {what}, not taken for a photograph")
-    say(f"  {frozen.cases} cases, {frozen.photographs} photographs")
+        echo(f"  left out {count}: {what}, not taken for a photograph")
+    echo(f"  {frozen.cases} cases, {frozen.photographs} photographs")
     return folder
 
 
@@ -130,8 +130,8 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
     missing, state = folder.missing_parts(), folder.state
     done = state.cases - sum(map(state.part_rows, missing))
     if done:
-        say(f"  {done} cases are already done")
-    with bar("scoring cases") as tick:
+        echo(f"  {done} cases are already done")
+    with progress_bar("scoring cases") as tick:
         tick(done, state.cases)
 
         def progress(cases: int) -> None:
@@ -166,10 +166,10 @@ def _score(folder: Shards, bundle: Bundle, arguments: argparse.Namespace) -> Non
 
 
 def _print_summary(out: Path, summary: Summary) -> None:
-    say(f"  {summary.cases} cases in {out / CASES}; a clinician reads them all")
+    echo(f"  {summary.cases} cases in {out / CASES}; a clinician reads them all")
     for disposition in Disposition:
-        say(f"  {summary.dispositions.get(disposition, 0):>9} {disposition}")
-    say(f"  {summary.dispositions.get(NOT_SCORED, 0):>9} {NOT_SCORED}{_error_counts_text(summary.errors)}")
+        echo(f"  {summary.dispositions.get(disposition, 0):>9} {disposition}")
+    echo(f"  {summary.dispositions.get(NOT_SCORED, 0):>9} {NOT_SCORED}{_error_counts_text(summary.errors)}")
 
 
 def _error_counts_text(errors: Mapping[str, int]) -> str:

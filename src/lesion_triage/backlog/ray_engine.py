@@ -20,7 +20,7 @@ from lesion_triage.backlog.engine import Progress, make_row_builder, score_part
 from lesion_triage.backlog.shards import Shards
 from lesion_triage.backlog.state import software
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import BacklogError, LesionTriageError
 
 _Batch = dict[str, Any]
@@ -128,7 +128,7 @@ def _connect(address: str | None) -> None:
             ray.shutdown()
             if not attempts_left or address is not None:
                 raise _unreachable_error(address or "on this machine", _last_line(error)) from None
-            say("  Ray was slow to start; trying again")
+            echo("  Ray was slow to start; trying again")
 
 
 def _check_reachable(address: str) -> str:

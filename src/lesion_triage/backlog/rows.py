@@ -139,7 +139,7 @@ class RowBuilder:
 
     def _score_case(self, case: Case, files: Sequence[bytes]) -> SteppedTask[Row]:
         history = history_from_text(case.history)
-        judging = self._scorer.judging(files, history, advise=self._with_advice)
+        judging = self._scorer.decide_case_stepwise(files, history, advise=self._with_advice)
         del files  # only one case's files are in memory at a time, however many cases are interleaved
         judgement = yield from judging
         decision = judgement.decision

@@ -212,7 +212,7 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
             f"{folder}: holds other files and no results of score-batch; name an empty or a new folder."
         )
     with _writing(folder):
-        lock = locks.taken(folder / _LOCK)
+        lock = locks.try_lock(folder / _LOCK)
     if lock is None:
         raise BacklogError(f"{folder}: another process is scoring into it; wait until it has finished.")
     with lock:

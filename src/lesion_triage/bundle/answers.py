@@ -35,14 +35,14 @@ class Issuer:
     bundle_sha256: str
     certificate_id: str
     synthetic: bool
-    asked: tuple[str, ...] = field(init=False)
+    questions: tuple[str, ...] = field(init=False)
     """The questions that the policy's rules ask."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "asked", policy_questions(self.policy.red_flags.flags))
+        object.__setattr__(self, "questions", policy_questions(self.policy.red_flags.flags))
 
     @classmethod
-    def of(cls, bundle: Bundle) -> Self:
+    def for_bundle(cls, bundle: Bundle) -> Self:
         """The issuer for a bundle."""
         return cls(
             policy=bundle.policy,
@@ -87,7 +87,7 @@ def build_answer(
         catalogue: must have a text for every red flag of the policy.
     """
     unusable = sum(not image.gradable for image in images)
-    limits = assessment_limits(history, issuer.asked, photographs_unusable=unusable)
+    limits = assessment_limits(history, issuer.questions, photographs_unusable=unusable)
     not_assessed, counselling = unassessed_aspects(history), counselling_for(decision.disposition)
     facts = NoteFacts(
         disposition=decision.disposition,
@@ -95,7 +95,7 @@ def build_answer(
         reasons=decision.reasons,
         photographs=tuple(_note_photograph(image) for image in images),
         red_flags=issuer.policy.red_flags,
-        asked=issuer.asked,
+        questions=issuer.questions,
         limits=limits,
         not_assessed=not_assessed,
         counselling=counselling,

@@ -56,7 +56,7 @@ class NoteFacts:
     """In the order sent."""
     red_flags: RedFlags
     """All red flags of the policy, fired or not."""
-    asked: tuple[str, ...]
+    questions: tuple[str, ...]
     """The questions of the policy's rules: ``guidance.policy_questions``."""
     limits: tuple[Limit, ...]
     not_assessed: tuple[NotAssessed, ...]
@@ -89,7 +89,7 @@ def write_note(facts: NoteFacts, history: History, catalogue: Catalogue) -> str:
     case_sections: Mapping[NotePhrase, Iterable[str]] = {
         NotePhrase.received: (
             *_photograph_lines(facts, catalogue),
-            *_history_lines(history, facts.asked, catalogue),
+            *_history_lines(history, facts.questions, catalogue),
         ),
         NotePhrase.said: _system_findings(facts, catalogue),
         NotePhrase.visit: _reasons_for_visit(facts, presences, catalogue),

@@ -72,7 +72,7 @@ class IsTrue(Document):
     is_: Literal[True] = Field(alias="is")
     """There is no ``is: false``: with a rule that fires on a no, a yes could lower the urgency."""
 
-    def said(self, history: History) -> bool | None:
+    def holds(self, history: History) -> bool | None:
         """Whether the condition holds; None if the history leaves it open. The same for every condition."""
         answer: bool | None = getattr(history, self.field)
         return answer
@@ -93,7 +93,7 @@ class InRange(Document):
             raise ValueError(f"no number is at least {self.at_least:g} and at most {self.at_most:g}")
         return self
 
-    def said(self, history: History) -> bool | None:
+    def holds(self, history: History) -> bool | None:
         """Whether the condition holds; None if the number was not given."""
         answer: float | None = getattr(history, self.field)
         if answer is None:
@@ -111,7 +111,7 @@ class OneOf(Document):
     field: Annotated[str, _known_field(GROUP_FIELDS, "group")]
     one_of: tuple[GroupName, ...] = Field(min_length=1)
 
-    def said(self, history: History) -> bool | None:
+    def holds(self, history: History) -> bool | None:
         """Whether the condition holds; None if the word may still mean one of these.
 
         "Vulva" does not rule out oral/genital, nor does "head/neck" rule out "scalp": only words of the usual
@@ -135,9 +135,9 @@ class AllOf(Document):
 
     all_of: tuple[Condition, ...] = Field(min_length=1)
 
-    def said(self, history: History) -> bool | None:
+    def holds(self, history: History) -> bool | None:
         """False if any part is False; else None if any is None (Kleene's strong logic); else True."""
-        results = [part.said(history) for part in self.all_of]
+        results = [part.holds(history) for part in self.all_of]
         return False if False in results else None if None in results else True
 
 
@@ -146,9 +146,9 @@ class AnyOf(Document):
 
     any_of: tuple[Condition, ...] = Field(min_length=1)
 
-    def said(self, history: History) -> bool | None:
+    def holds(self, history: History) -> bool | None:
         """True if any part is True; else None if any is None; else False."""
-        results = [part.said(history) for part in self.any_of]
+        results = [part.holds(history) for part in self.any_of]
         return True if True in results else None if None in results else False
 
 
@@ -244,7 +244,7 @@ NO_RED_FLAGS = RedFlags()
 
 def raised_flags(flags: Sequence[RedFlag], history: History) -> tuple[RedFlag, ...]:
     """The flags whose conditions hold, in the order of ``flags``."""
-    return tuple(flag for flag in flags if flag.when.said(history))
+    return tuple(flag for flag in flags if flag.when.holds(history))
 
 
 def flag_presence(flag: RedFlag, history: History) -> Presence:
@@ -253,7 +253,7 @@ def flag_presence(flag: RedFlag, history: History) -> Presence:
     Returns:
         ``not_known`` if it has not fired but could: an answer is missing, or a word is not a known one.
     """
-    holds = flag.when.said(history)
+    holds = flag.when.holds(history)
     return "not_known" if holds is None else "present" if holds else "absent"
 
 

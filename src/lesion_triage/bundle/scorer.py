@@ -126,7 +126,7 @@ class Scorer:
         """
         self.bundle = bundle
         self._languages = languages
-        self._issuer = Issuer.of(bundle)
+        self._issuer = Issuer.for_bundle(bundle)
         self._graph = Graph(bundle.graph, bundle.header.pixels)
 
     @classmethod
@@ -162,9 +162,9 @@ class Scorer:
             ScoringError: no photograph or too many, or a logit that is not finite.
         """
         catalogue = self.languages.catalogue(language)
-        return self.answer(self.judge(images, history), history, catalogue)
+        return self.answer(self.decide_case(images, history), history, catalogue)
 
-    def judge(self, images: Sequence[bytes], history: History = NO_HISTORY) -> CaseDecision:
+    def decide_case(self, images: Sequence[bytes], history: History = NO_HISTORY) -> CaseDecision:
         """Judge one case without producing any text; no message catalogue is needed.
 
         Args:
@@ -174,22 +174,22 @@ class Scorer:
         Raises:
             ImageError, ScoringError: as ``score``.
         """
-        return run_to_completion(self.judging(images, history))
+        return run_to_completion(self.decide_case_stepwise(images, history))
 
-    def judging(
+    def decide_case_stepwise(
         self,
         images: Sequence[bytes],
         history: History = NO_HISTORY,
-        helpers: Executor | None = None,
+        executor: Executor | None = None,
         *,
         advise: bool = True,
     ) -> SteppedTask[CaseDecision]:
-        """``judge`` in three steps: before the network, the network, and after it.
+        """``decide_case`` in three steps: before the network, the network, and after it.
 
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
             history: what is known beside them.
-            helpers: idle threads. They share the photographs, and assess quality while the networks run; for
+            executor: idle threads. They share the photographs, and assess quality while the networks run; for
                 a photograph that is then refused the network ran in vain.
             advise: False: the evidence has no advice; nothing else in it changes.
 
@@ -201,7 +201,7 @@ class Scorer:
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
-        pictures = self._pictures(images, helpers)
+        pictures = self._decode_all(images, executor)
         del images  # they are large, and other cases may be decoded before this one's next step
         networks: list[Callable[[], GraphOutput]]
         networks = [partial(self._graph.run, picture.pixels) for picture in pictures]
@@ -209,32 +209,34 @@ class Scorer:
             partial(assess_quality, picture, self.bundle.policy.quality, advise=advise)
             for picture in pictures
         ]
-        if helpers is None:
+        if executor is None:
             qualities = [gate() for gate in gates]
         else:
-            outcomes = run_with_idle_threads([*networks, *gates], helpers)
+            outcomes = run_with_idle_threads([*networks, *gates], executor)
             networks = [outcome.result for outcome in outcomes[: len(pictures)]]
             qualities = [outcome.result() for outcome in outcomes[len(pictures) :]]
         yield
         evidence = tuple(
-            self._seen(number, quality, network)
+            self._image_evidence(number, quality, network)
             for number, (quality, network) in enumerate(zip(qualities, networks, strict=True), start=1)
         )
         yield
         decision = decide(self.bundle.policy, [image.logit for image in evidence], history)
         return CaseDecision(decision, evidence)
 
-    def answer(self, judged: CaseDecision, history: History, catalogue: Catalogue) -> Answer:
+    def answer(self, decided: CaseDecision, history: History, catalogue: Catalogue) -> Answer:
         """Put a judged case into words.
 
         Args:
-            judged: from ``judge``.
+            decided: from ``decide_case``.
             history: the one it was judged with.
             catalogue: one of ``languages``.
         """
         policy = self.bundle.policy
-        seen = [_image_answer(policy, index, image, catalogue) for index, image in enumerate(judged.images)]
-        return build_answer(self._issuer, judged.decision, seen, history, catalogue)
+        images = [
+            _image_answer(policy, index, image, catalogue) for index, image in enumerate(decided.images)
+        ]
+        return build_answer(self._issuer, decided.decision, images, history, catalogue)
 
     def self_test(self) -> None:
         """Score the bundle's own pictures through the whole path and compare with the sealed results.
@@ -248,26 +250,26 @@ class Scorer:
         for case in bundle.selftest.cases:
             data = bundle.selftest_pictures[case.file]
             try:
-                served = self.judge([data])
+                served = self.decide_case([data])
                 # Drawn pictures are unfamiliar to most models: the gate would hide the graph's output.
                 evidence = score_image(self._graph, bundle.header.pixels, bundle.policy.quality, data)
             except (ImageError, ScoringError) as error:
                 raise BundleError(f"Self-test picture '{case.file}' cannot be scored here: {error}") from None
             self._compare(case, evidence, served.decision.disposition)
 
-    def _pictures(self, images: Sequence[bytes], helpers: Executor | None) -> list[Picture]:
-        reading = [partial(self._decoded, number, data) for number, data in enumerate(images, start=1)]
-        if helpers is None:
+    def _decode_all(self, images: Sequence[bytes], executor: Executor | None) -> list[Picture]:
+        reading = [partial(self._decode, number, data) for number, data in enumerate(images, start=1)]
+        if executor is None:
             return [read() for read in reading]  # the first that fails spares reading the others
-        return [outcome.result() for outcome in run_with_idle_threads(reading, helpers)]
+        return [outcome.result() for outcome in run_with_idle_threads(reading, executor)]
 
-    def _decoded(self, number: int, data: bytes) -> Picture:
+    def _decode(self, number: int, data: bytes) -> Picture:
         try:
             return decode(data, self.bundle.header.pixels)
         except ImageError as error:
             raise ImageError(error.code, f"Photograph {number}: {error}", index=number - 1) from None
 
-    def _seen(
+    def _image_evidence(
         self, number: int, quality: QualityAssessment, network: Callable[[], GraphOutput]
     ) -> ImageEvidence:
         try:

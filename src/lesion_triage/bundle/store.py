@@ -72,7 +72,7 @@ class Bundle:
     """By the name that ``SelfTestCase.file`` gives."""
     model_card: str
     """Markdown, for people."""
-    seen: UsedPictures
+    used_pictures: UsedPictures
     """Fingerprints of the pictures that model, calibrator and thresholds were made from."""
     signature: bytes | None = None
     """``signature.json`` as it was read, unchecked; None if the bundle is not signed."""
@@ -92,7 +92,7 @@ def seal(
     selftest_pictures: Mapping[str, bytes],
     synthetic: bool,
     data_citation: Sequence[str],
-    seen: UsedPictures,
+    used_pictures: UsedPictures,
     created_at: datetime | None = None,
 ) -> Bundle:
     """Write a bundle and open it again: what is returned has passed every check that a reader makes.
@@ -113,7 +113,7 @@ def seal(
         selftest_pictures: picture files by name, such as ``dark.png``; the names are those in ``selftest``.
         synthetic: True if the model saw drawn pictures only.
         data_citation: licence and citation of every dataset behind the numbers.
-        seen: fingerprints of the pictures that model, calibrator and thresholds were made from.
+        used_pictures: fingerprints of the pictures that model, calibrator and thresholds were made from.
         created_at: with time zone; default: the environment's SOURCE_DATE_EPOCH, else the current time.
 
     Raises:
@@ -127,8 +127,8 @@ def seal(
         GRAPH_FILE: graph,
         MODEL_CARD_FILE: model_card.encode(),
         SELFTEST_FILE: selftest.to_json().encode(),
-        FITTED_FILE: seen.fitted.encode(),
-        CERTIFIED_FILE: seen.certified.encode(),
+        FITTED_FILE: used_pictures.fitted.encode(),
+        CERTIFIED_FILE: used_pictures.certified.encode(),
     }
     contents |= {f"{SELFTEST_FOLDER}/{file}": selftest_pictures[file] for file in sorted(selftest_pictures)}
     unsealed = Header(
@@ -194,7 +194,7 @@ def open_bundle(folder: Path) -> Bundle:
         sha256=sha256_of(raw_header),
         selftest_pictures=MappingProxyType(pictures),
         model_card=contents[MODEL_CARD_FILE].decode(errors="replace"),
-        seen=_parse_used_pictures(folder, contents),
+        used_pictures=_parse_used_pictures(folder, contents),
         signature=_read_limited(folder, SIGNATURE_FILE, _SIGNATURE_SIZES)
         if SIGNATURE_FILE in present
         else None,

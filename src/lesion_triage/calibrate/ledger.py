@@ -77,7 +77,7 @@ def locked(path: Path) -> Iterator[tuple[Entry, ...]]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = _lock_path(path)
-            stack.enter_context(locks.held(lock))
+            stack.enter_context(locks.hold_lock(lock))
         except OSError as error:
             raise _not_writable(lock, error) from None
         yield read(path)
@@ -122,7 +122,7 @@ def require_writable(path: Path) -> None:
                 pass
         needed = _lock_path(path)
         if needed.exists():
-            with locks.opened(needed):
+            with locks.open_lock_file(needed):
                 pass
     except OSError as error:
         raise _not_writable(needed, error) from None

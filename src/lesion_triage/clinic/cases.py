@@ -28,7 +28,7 @@ from lesion_triage.calibrate.cases import (
     unit_indices,
 )
 from lesion_triage.config import Data
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.data import manifest
 from lesion_triage.data.predict import predict
 from lesion_triage.data.records import unit_of_analysis, unnamed_lesions, unnamed_photographs
@@ -110,26 +110,26 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
     bundle = open_bundle(bundle_folder)
     Scorer(bundle).self_test()
     root = images or table.parent
-    with bar("reading photographs") as tick:
+    with progress_bar("reading photographs") as tick:
         source = Data(source="folder", table=str(table.resolve()))
         made = manifest.build(source, root, tick, bundle.header.pixels)
     for reason, names in made.dropped.items():
-        say(f"  dropped {len(names)}: {reason}")
+        echo(f"  dropped {len(names)}: {reason}")
     for remark, names in made.findings.items():
-        say(f"  kept {len(names)}: {remark}")
+        echo(f"  kept {len(names)}: {remark}")
     known = tuple(record for record in made.records if record.needs_in_person is not None)
     if len(known) < len(made.records):
-        say(f"  left out {len(made.records) - len(known)}: needs_in_person is empty")
+        echo(f"  left out {len(made.records) - len(known)}: needs_in_person is empty")
     if not any(record.needs_in_person for record in known):
         raise CalibrationError(f"{table}: no case needs an in-person visit, so there is nothing to certify.")
     unnamed = unnamed_lesions(known)
     if unnamed:
-        say(
+        echo(
             f"  {unnamed} of {len({record.lesion_id for record in known})} lesions name no patient_id: each "
             "counts as a patient of its own, and the certificate says so; fill it in where it is known"
         )
     nothing = "0" * 64
-    with bar("scoring photographs") as tick:
+    with progress_bar("scoring photographs") as tick:
         scored = predict(
             bundle.graph,
             bundle.header.pixels,
@@ -142,7 +142,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
             progress=tick,
         ).behind_gate(bundle.policy.novelty_limit)
     _refuse_fitted(bundle, scored, table, root)
-    certified = set(bundle.seen.certified.splitlines())
+    certified = set(bundle.used_pictures.certified.splitlines())
     return LocalCases(
         bundle=bundle,
         table=scored,
@@ -157,7 +157,7 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
 
 
 def _refuse_fitted(bundle: Bundle, scored: Predictions, table: Path, root: Path) -> None:
-    fitted = set(bundle.seen.fitted.splitlines())
+    fitted = set(bundle.used_pictures.fitted.splitlines())
     used = {row.image_id for row in scored.rows if {row.file_fingerprint, row.pixel_fingerprint} & fitted}
     if used:
         # By line, not by file name: that may be a person's name.

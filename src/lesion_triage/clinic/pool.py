@@ -25,7 +25,7 @@ from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_target, require_place, save
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.recertify import add_case_arguments, seal_again, with_thresholds
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import BundleError, CalibrationError
 
 _POOLED = (
@@ -56,12 +56,12 @@ def act_tally(arguments: argparse.Namespace) -> int:
     made = tally(local, arguments.site, ledger.read(book))
     _write_down(made, local, book)
     save("--out", arguments.out, made.to_json().encode())
-    say(
+    echo(
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
         f"their counts are in {arguments.out}, for `lesion-triage pool`"
     )
     if made.looked_before:
-        say(
+        echo(
             f"  {len(made.looked_before)} threshold(s) have been chosen here before, with this model or on "
             "these cases: the counts tell it, and lower confidence_if_selected of the pooled certificate"
         )
@@ -96,21 +96,21 @@ def act_pool(arguments: argparse.Namespace) -> int:
         each_site=not arguments.mean_only,
     )
     certificate = made.certificate
-    say(
+    echo(
         f"  threshold {certificate.threshold:.6f} certifies sensitivity >= "
         f"{certificate.target_sensitivity} at {format_percent(certificate.confidence)}% confidence: "
         f"{certificate.misses_seen} of {certificate.positives} missed, {certificate.misses_allowed} allowed"
     )
     if certificate.unit != bundle.certificate.unit:
-        say(f"  it counts {certificate.unit}s; the previous certificate counted {bundle.certificate.unit}s")
+        echo(f"  it counts {certificate.unit}s; the previous certificate counted {bundle.certificate.unit}s")
     for by in lost_groups(bundle.certificate):
-        say(f"  LOST: groups by {by} are no longer certified; counts cannot tell them apart")
+        echo(f"  LOST: groups by {by} are no longer certified; counts cannot tell them apart")
     if certificate.rule != bundle.certificate.rule:
-        say("  LOST: a threshold for each group; `recertify` with this bundle uses one for all")
+        echo("  LOST: a threshold for each group; `recertify` with this bundle uses one for all")
     for row in certificate.groups[1:]:
         by_itself = "certified by itself" if row.status == "certified" else "covered in the mean only"
-        say(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
-    say(f"  sealed {arguments.out} ({made.sha256[:16]}), certificate {certificate.certificate_id()}")
+        echo(f"    {row.group}: {row.misses_seen} of {row.positives} missed, {by_itself}")
+    echo(f"  sealed {arguments.out} ({made.sha256[:16]}), certificate {certificate.certificate_id()}")
     return 0
 
 

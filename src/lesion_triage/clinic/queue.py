@@ -25,7 +25,7 @@ from lesion_triage.calibrate.queueing import FIRST_COME, Discipline, Workload, s
 from lesion_triage.clinic.arguments import save
 from lesion_triage.clinic.scores import read_scores
 from lesion_triage.config import Calibrate
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import CalibrationError, ConfigError
 
 _TIMES_FIRST_COME = (4, 6, 8)
@@ -116,13 +116,13 @@ def act(arguments: argparse.Namespace) -> int:
             "--figure."
         )
     study = study_of(arguments)
-    say("\n".join(queue_report.report_lines(study)))
+    echo("\n".join(queue_report.report_lines(study)))
     if arguments.json is not None:
         save("--json", arguments.json, canonical_json(queue_report.document(study)).encode())
-        say(f"wrote {arguments.json}")
+        echo(f"wrote {arguments.json}")
     if arguments.figure is not None:
         save("--figure", arguments.figure, queue_figure.draw(study))
-        say(f"wrote {arguments.figure}")
+        echo(f"wrote {arguments.figure}")
     return 0
 
 

@@ -31,7 +31,7 @@ from lesion_triage.clinic.arguments import add_site, add_target, one_line, requi
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.existing_certificate import old_certificate, told
 from lesion_triage.config import Calibrate
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import BundleError, CalibrationError
 
 
@@ -95,8 +95,8 @@ def act(arguments: argparse.Namespace) -> int:
     looks = ledger.read(book)
     spent = sum(1.0 - look.confidence for look in _before(certificate, looks, local))
     old = None if _counted(local, looks) else old_certificate(local, spent)
-    say(f"  {told(old, local)}")
-    say(
+    echo(f"  {told(old, local)}")
+    echo(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
         f"sensitivity >= {certificate.target_sensitivity} at {format_percent(certificate.confidence)}% "
         f"confidence for {certificate.site}: {certificate.misses_seen} of {certificate.positives} missed, "
@@ -106,11 +106,11 @@ def act(arguments: argparse.Namespace) -> int:
         local.referred_without_need(local.bundle.policy),
         local.referred_without_need(bundle.policy),
     )
-    say(
+    echo(
         f"  cases of the table that need no visit: {after[0]} of {after[1]} referred or not scored (before: "
         f"{before[0]})"
     )
-    say(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
+    echo(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
     if arguments.json:
         result = {
             "old_certificate": asdict(old) if old else None,
@@ -249,7 +249,9 @@ def seal_again(
         selftest_pictures=bundle.selftest_pictures,
         synthetic=header.synthetic or (local is not None and local.synthetic),
         data_citation=tuple(dict.fromkeys((*header.data_citation, *(local.citation if local else ())))),
-        seen=bundle.seen if local is None else bundle.seen.with_certified(local.table.fingerprints()),
+        used_pictures=bundle.used_pictures
+        if local is None
+        else bundle.used_pictures.with_certified(local.table.fingerprints()),
     )
 
 

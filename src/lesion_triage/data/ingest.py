@@ -20,7 +20,7 @@ from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data import perceptual_hash, picture_files
 from lesion_triage.data.perceptual_hash import SIDE_PX, Descriptors
 from lesion_triage.data.records import RawRecord, Record
@@ -40,7 +40,7 @@ def read_pictures(
     root: Roots,
     listed: Sequence[RawRecord],
     spec: PixelSpec,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[list[Record], Descriptors, dict[str, tuple[str, ...]]]:
     """Read and decode every listed picture, several at a time.
 

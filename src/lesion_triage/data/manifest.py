@@ -25,7 +25,7 @@ from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Data, Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data import consistency, duplicates, ingest, picture_files, sources
 from lesion_triage.data.perceptual_hash import Descriptors
 from lesion_triage.data.records import SYNTHETIC, Record
@@ -111,7 +111,7 @@ class Manifest:
 def build(
     config: Data,
     root: Roots,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
     pixels: PixelSpec = PixelSpec(size_px=160),  # noqa: B008 - frozen
 ) -> Manifest:
     """Read a dataset's table and every picture it names.

@@ -30,7 +30,7 @@ from lesion_triage.bundle import pixels
 from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
-from lesion_triage.console import Tick, say
+from lesion_triage.console import ProgressCallback, echo
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
@@ -82,7 +82,7 @@ def load_pixels(
     root: Roots,
     spec: PixelSpec,
     cache: Path | None,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Pixels:
     """Pictures prepared by the bundle's pixel path, in the order of the records.
 
@@ -182,7 +182,7 @@ def _exclusive_writer(part: Path, path: Path) -> Iterator[BinaryIO | None]:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                say("  another process is decoding the same pictures; waiting for it")
+                echo("  another process is decoding the same pictures; waiting for it")
                 fcntl.flock(stream, fcntl.LOCK_EX)
             try:
                 ours = os.path.samestat(os.fstat(stream.fileno()), part.stat())
@@ -204,7 +204,7 @@ def _write_remaining(
     records: Sequence[Record],
     root: Roots,
     spec: PixelSpec,
-    progress: Tick | None,
+    progress: ProgressCallback | None,
 ) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})

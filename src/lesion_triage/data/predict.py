@@ -15,7 +15,7 @@ from lesion_triage.bundle.pixels import decode
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits
 from lesion_triage.bundle.scorer import score_picture
 from lesion_triage.config import Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ImageError, PredictionsError
@@ -32,7 +32,7 @@ def predict(
     split: str,
     manifest_sha256: str,
     splits_sha256: str,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Predictions:
     """Score every picture of ``records`` through decoder, quality gate and graph, one by one.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data import manifest as manifests
 from lesion_triage.data import split as splitting
 from lesion_triage.data.manifest import Manifest
@@ -40,9 +40,9 @@ def act(arguments: argparse.Namespace) -> int:
     splits, _ = splitting.read(arguments.run, digest)
     if arguments.publish:
         publish(manifest, splits, arguments.publish)
-        say(f"{arguments.publish}: {len(splits.assignment)} pictures, no name among them")
+        echo(f"{arguments.publish}: {len(splits.assignment)} pictures, no name among them")
     else:
-        say(verify(splits, arguments.verify))
+        echo(verify(splits, arguments.verify))
     return 0
 
 

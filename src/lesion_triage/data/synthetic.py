@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.errors import DataError
 
@@ -136,7 +136,7 @@ def draw(
     positive_share: float,
     seed: int,
     folder: Path,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Path:
     """Draw a dataset in the layout of ``source: folder``; returns the path of its table.
 

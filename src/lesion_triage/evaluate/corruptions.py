@@ -20,7 +20,7 @@ from lesion_triage.bundle.quality import assess_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
 from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import Proportion
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -71,7 +71,7 @@ def measure(
     corruptions: Collection[str] = tuple(CORRUPTIONS),
     seed: int = 0,
     score: Callable[[bytes], float | None] | None = None,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Row, ...]:
     """Corrupt every picture in every way and ask the gate; the unmodified pictures come first.
 

@@ -27,7 +27,7 @@ from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.clustered_proportions import clustered_proportion
 from lesion_triage.calibrate.metrics import Proportion, Sample, auroc_with_interval, proportion
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from lesion_triage.errors import DataError, ImageError
 
@@ -91,7 +91,7 @@ def measure_corruptions(
     corruptions: Collection[str] = tuple(CORRUPTIONS),
     severities: Sequence[int] = SEVERITIES,
     seed: int = 0,
-    progress: Tick | None = None,
+    progress: ProgressCallback | None = None,
 ) -> tuple[Row, ...]:
     """Corrupt every photograph in every way and decide every case; the unmodified ones come first.
 

@@ -14,14 +14,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.calibrate.novelty import NUMERICAL_ZERO, NoveltyModel
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.pixel_cache import Pixels
 from lesion_triage.export.onnx_graph import LEVELS
 
 NOVELTY = "novelty"
 
 
-def levels_of(graph: bytes, pictures: Pixels, progress: Tick | None = None) -> NDArray[np.float32]:
+def levels_of(
+    graph: bytes, pictures: Pixels, progress: ProgressCallback | None = None
+) -> NDArray[np.float32]:
     """Channel means of the network's middle levels, shape (pictures, channels).
 
     One picture and one thread per call, so that the result does not depend on the number of processors. Only

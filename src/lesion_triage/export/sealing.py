@@ -98,7 +98,7 @@ def seal_run(folder: Path, config: Config, source_data: SourceData, cache: Path 
         selftest_pictures=pictures,
         synthetic=manifest.synthetic,
         data_citation=manifest.citation,
-        seen=_seen_fingerprints(folder, config, source_data, cache),
+        used_pictures=_seen_fingerprints(folder, config, source_data, cache),
     )
     bundle = open_bundle(folder / "bundle")
     Scorer(bundle).self_test()

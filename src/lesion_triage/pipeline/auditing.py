@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lesion_triage.config import Audit
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.pipeline.pictures import data_root, dataset_folders
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
@@ -66,7 +66,7 @@ def _audit(run: Run, tracker: Tracker, settings: Audit, where: str) -> None:
     from lesion_triage.audit import checks, report
 
     data = load_audit_data(run)
-    with bar("looking for artefacts") as tick:
+    with progress_bar("looking for artefacts") as tick:
         found, seen = checks.audit_data(data, settings, tick)
     report.write(run.folder / where, found, settings, seen, data.manifest)
     report_audit(run, tracker, where)
@@ -80,7 +80,7 @@ def audit_model(run: Run, tracker: Tracker) -> None:
     data = load_audit_data(run)
     table, _ = predictions.read(run.folder / "predictions", "validation")
     graph = (run.folder / "model.onnx").read_bytes()
-    with bar("covering lesions") as tick:
+    with progress_bar("covering lesions") as tick:
         found = checks.add_model(report.read(run.folder / AUDIT), data, run.config.audit, graph, table, tick)
     report.write(run.folder / AUDIT_MODEL, found, run.config.audit, None, data.manifest)
     report_audit(run, tracker, AUDIT_MODEL)
@@ -95,9 +95,9 @@ def report_audit(run: Run, tracker: Tracker, where: str = AUDIT) -> None:
     for one in found.findings:
         if one.verdict is not Verdict.PASS:
             accepted = ", accepted" if one.accepted else ""
-            say(f"  {one.verdict.value}{accepted}: {one.code}: {one.summary}")
+            echo(f"  {one.verdict.value}{accepted}: {one.code}: {one.summary}")
     if where == AUDIT_MODEL:
-        say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
+        echo(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
     tracker.tags({f"{where}.verdict": found.verdict.value})
     tracker.artifact(run.folder / where / report.PAGE, where)
 
@@ -108,7 +108,7 @@ def write_picture_page(run: Run) -> None:
 
     page = run.folder / "audit_pictures.html"
     report.write_with_pictures(page, run.folder / AUDIT, load_audit_data(run), run.config.audit)
-    say(f"  with photographs, for reading on this machine only: {page}")
+    echo(f"  with photographs, for reading on this machine only: {page}")
 
 
 def refuse_failed_audit(run: Run, where: str = AUDIT) -> None:
@@ -116,5 +116,5 @@ def refuse_failed_audit(run: Run, where: str = AUDIT) -> None:
     from lesion_triage.audit import findings, report
 
     found = report.read(run.folder / where)
-    say(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
+    echo(f"  verdict {found.verdict.value}: {run.folder / where / report.PAGE}")
     findings.refuse_failures(found, run.config.audit, str(run.folder / where / report.PAGE))

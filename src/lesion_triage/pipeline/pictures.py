@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lesion_triage import runs
 from lesion_triage.config import Config, Roots
 from lesion_triage.config_file import DATA_ROOT_VARIABLE
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.errors import RunError
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
@@ -104,17 +104,19 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
     from lesion_triage.data import manifest
 
     drawn = run.config.data.source == "synthetic"
-    with bar("drawing synthetic lesions" if drawn else "reading pictures") as tick:
+    with progress_bar("drawing synthetic lesions" if drawn else "reading pictures") as tick:
         made = manifest.build(run.config.data, data_root(run), tick, run.config.pixels)
     made.write(run.folder)
     for reason, names in made.dropped.items():
-        say(f"  dropped {len(names)}: {reason}{_first_few_names(names)}")
+        echo(f"  dropped {len(names)}: {reason}{_first_few_names(names)}")
     if made.dropped:
-        say(f"  all dropped pictures are listed in {run.folder / manifest.HEADER}")
+        echo(f"  all dropped pictures are listed in {run.folder / manifest.HEADER}")
     for remark, names in made.findings.items():
-        say(f"  kept {len(names)}: {remark}")
+        echo(f"  kept {len(names)}: {remark}")
     cases = {record.case_id: bool(record.needs_in_person) for record in made.records}
-    say(f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care")
+    echo(
+        f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care"
+    )
     log_manifest(run, tracker)
 
 
@@ -145,7 +147,7 @@ def make_split(run: Run, tracker: Tracker) -> None:
     for name in split.SPLITS:
         dealt = records(run, name)
         cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
-        say(f"  {name}: {len(dealt)} photographs, {len(cases)} cases, {sum(cases.values())} positive")
+        echo(f"  {name}: {len(dealt)} photographs, {len(cases)} cases, {sum(cases.values())} positive")
     log_split(run, tracker)
 
 

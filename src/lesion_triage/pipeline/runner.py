@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lesion_triage import locks, runs
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import RunError
 from lesion_triage.pipeline import sealing, training
 from lesion_triage.pipeline.auditing import refuse_failed_audit, write_picture_page
@@ -88,7 +88,7 @@ def open_run(config: Config, root: Path, fresh: bool = False) -> Run:
     require_data(config)
     require_runs_outside_dataset(config, root)
     run = _find_or_make_run(config, root, fresh)
-    say(f"{run.folder}")
+    echo(f"{run.folder}")
     return run
 
 
@@ -101,7 +101,7 @@ def _find_or_make_run(config: Config, root: Path, fresh: bool) -> Run:
 
 def open_tracker(run: Run, parent: str = "") -> Tracker:
     """The run's record in MLflow, with parameters and environment; a new one is nested under ``parent``."""
-    tracker = Tracker(run.config, run.folder, say, parent)
+    tracker = Tracker(run.config, run.folder, echo, parent)
     tracker.params({**flat_params(run.config), "config_sha256": run.config.identity_sha256()})
     tracker.text(config_text(run.config), "config.yaml")
     tracker.text(environment(), "environment.txt")
@@ -171,7 +171,7 @@ def _is_done_without_waiting(stage: Stage, run: Run, tracker: Tracker, fresh: bo
     if inputs is None:
         return False
     with _lock_errors(stage, run):
-        lock = locks.taken(_lock_path(stage, run))
+        lock = locks.try_lock(_lock_path(stage, run))
     if lock is None:
         return False
     with lock:
@@ -182,14 +182,14 @@ def _reuse_result(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: 
     """True if the stage is up to date, here or reused from another run; the caller holds the stage's lock."""
     if run.is_up_to_date(stage.name, inputs):
         run.clear(stage.scratch)
-        say(f"{stage.name}: unchanged")
+        echo(f"{stage.name}: unchanged")
         return True
     others: Iterable[Run] = () if fresh else runs.other_runs(run)
     there = (o for o in others if o.is_up_to_date(stage.name, inputs) and _has_same_data(stage, run, o))
     if (other := next(there, None)) is not None:
         run.reuse_stage(stage.name, other)
         stage.log_reused(run, tracker)
-        say(f"{stage.name}: reused from {other.folder.name}")
+        echo(f"{stage.name}: reused from {other.folder.name}")
         return True
     return False
 
@@ -218,7 +218,7 @@ def _train_members(run: Run, tracker: Tracker, fresh: bool, resume: bool) -> lis
     for number, config in enumerate(members, 1):
         member = _find_or_make_run(config, run.folder.parent, fresh)
         which = f"{config.model.backbone}, seed {config.seed}" if several else f"seed {config.seed}"
-        say(f"member {number} of {len(members)}: {which}, {member.folder.name}")
+        echo(f"member {number} of {len(members)}: {which}, {member.folder.name}")
         with _tracking(member, tracker.run_id) as member_tracker:
             for name in STAGES["train"].needs:
                 record = run.record(name)
@@ -254,7 +254,7 @@ def ensure_stage(
     if run.is_up_to_date(stage.name, inputs) and not any(
         (run.folder / name).exists() for name in stage.scratch
     ):
-        say(f"{stage.name}: unchanged")  # nothing to write, so no lock is needed
+        echo(f"{stage.name}: unchanged")  # nothing to write, so no lock is needed
         return
     with _stage_locked(stage, run):
         if _inputs_sha256(stage, run) != inputs:
@@ -288,7 +288,7 @@ def _stage_locked(stage: Stage, run: Run) -> Iterator[None]:
     waiting = f"{stage.name}: another process is running it in {run.folder}; waiting for it to finish"
     with ExitStack() as stack:
         with _lock_errors(stage, run):
-            stack.enter_context(locks.held(_lock_path(stage, run), lambda: say(waiting)))
+            stack.enter_context(locks.hold_lock(_lock_path(stage, run), lambda: echo(waiting)))
         yield
 
 
@@ -310,7 +310,7 @@ def _lock_errors(stage: Stage, run: Run) -> Iterator[None]:
 
 def _execute(stage: Stage, run: Run, tracker: Tracker, inputs: str, fresh: bool, resume: bool) -> None:
     """Run a stage and record it. A failed attempt leaves nothing but the state it can resume from."""
-    say(f"{stage.name}")
+    echo(f"{stage.name}")
     run.clear(stage.outputs)
     if fresh:
         run.clear(stage.scratch)

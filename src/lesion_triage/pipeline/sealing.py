@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_triage import runs
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.errors import CalibrationError
 from lesion_triage.pipeline.pictures import data_root, records
 from lesion_triage.pipeline.training import pixel_cache_of, predict_split, require_positives
@@ -58,10 +58,10 @@ def warn_of_second_look(run: Run) -> None:
     try:
         earlier = [look for look in ledger.read(ledger_of(run)) if look.files_sha256 == files]
     except CalibrationError as error:  # `calibrate` will refuse
-        say(f"  {error}")
+        echo(f"  {error}")
         return
     if earlier and not run.config.calibrate.second_look:
-        say(
+        echo(
             "  These calibration photographs were used to choose a threshold before, last on "
             f"{earlier[-1].looked_at}. After training, `calibrate` will require a reason to use them again: "
             "--set calibrate.second_look='...' gives it now (docs/certificate.md)."
@@ -119,7 +119,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
 def _report_certificate(certificate: Certificate, tracker: Tracker) -> None:
     from lesion_triage.calibrate.wording import format_percent
 
-    say(
+    echo(
         f"  threshold {certificate.threshold:.4f} certifies sensitivity >= {certificate.target_sensitivity} "
         f"at {format_percent(certificate.confidence)}% confidence: {certificate.misses_seen} of "
         f"{certificate.positives} positive {certificate.unit}s missed, {certificate.misses_allowed} allowed"
@@ -127,9 +127,9 @@ def _report_certificate(certificate: Certificate, tracker: Tracker) -> None:
     for row in certificate.groups[1:]:
         what = f"{row.misses_seen} of {row.positives} missed"
         if row.status == "certified":
-            say(f"    {row.by} {row.group}: certified, {what}, {row.misses_allowed} allowed")
+            echo(f"    {row.by} {row.group}: certified, {what}, {row.misses_allowed} allowed")
         else:
-            say(f"    {row.by} {row.group}: NOT CERTIFIABLE with {row.positives} of {row.minimum_positives}")
+            echo(f"    {row.by} {row.group}: NOT CERTIFIABLE with {row.positives} of {row.minimum_positives}")
     _log_certificate(certificate, tracker)
 
 
@@ -157,12 +157,12 @@ def log_certificate(run: Run, tracker: Tracker) -> None:
 def _print_referral_burden(burden: ReferralBurden) -> None:
     """Print what the threshold costs, on cases that fitted the calibrator but did not choose it."""
     specificity = "unknown" if burden.specificity is None else f"{burden.specificity:.3f}"
-    say(
+    echo(
         f"  on validation, not on test: specificity {specificity} ({burden.negatives_referred} of "
         f"{burden.negatives} cases without need referred), referral rate {burden.referral_rate:.3f}"
     )
     if burden.is_useless:
-        say(f"  {_USELESS}")
+        echo(f"  {_USELESS}")
 
 
 def _print_results(results: Results) -> None:
@@ -176,10 +176,10 @@ def _print_results(results: Results) -> None:
         if (found := whole.interval(name)) is not None
     ]
     missed = f"{results.missed} of {results.positives} positive cases missed"
-    say(f"  on test: {missed}; {', '.join(numbers) or whole.note}")
+    echo(f"  on test: {missed}; {', '.join(numbers) or whole.note}")
     specificity = whole.metrics.get("specificity")
     if specificity is not None and 1 - specificity.value > USELESS_REFERRAL_SHARE:
-        say(f"  {_USELESS}")
+        echo(f"  {_USELESS}")
 
 
 def export(run: Run, tracker: Tracker) -> None:
@@ -191,11 +191,11 @@ def export(run: Run, tracker: Tracker) -> None:
     source_data = sealing.SourceData(known, records(run, "train"), records(run, "validation"), data_root(run))
     sealed = sealing.seal_run(run.folder, run.config, source_data, pixel_cache_of(run))
     bundle, parity = sealed.bundle, sealed.parity
-    say(
+    echo(
         f"  parity on {parity.images} validation photographs: largest score difference "
         f"{parity.largest_score_difference:.1e}, {parity.decision_flips} decision flips"
     )
-    say(f"  sealed {run.folder / 'bundle'} ({bundle.sha256[:16]})")
+    echo(f"  sealed {run.folder / 'bundle'} ({bundle.sha256[:16]})")
     tracker.metrics({"export.largest_score_difference": parity.largest_score_difference})
     _log_bundle(run, bundle.sha256, tracker)
 
@@ -231,7 +231,7 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     runs.record_test_opening(run.folder, bundle.sha256)
     table = predict_split(run, "test", bundle.graph)
     table.write(run.folder / "predictions")
-    with bar("comparing with torch"):
+    with progress_bar("comparing with torch"):
         agreement = parity.compare(
             checkpoint.load_checkpoint(run.folder),
             bundle.header.model.views,
@@ -242,14 +242,14 @@ def evaluate(run: Run, tracker: Tracker) -> None:
             data_root(run),
         )
     known, _ = manifest.read(run.folder)
-    say("  measuring")
+    echo("  measuring")
     training = records(run, "train")
     results = report.evaluate(table, bundle, run.config.evaluate, asdict(agreement), training)
-    say("  drawing the report")
+    echo("  drawing the report")
     index = report.write_report(run.folder / "report", results, table, bundle, known, data_root(run))
     _print_results(results)
     _log_report(run, results.flat(), tracker)
-    say(f"  report: {index}")
+    echo(f"  report: {index}")
 
 
 def _log_report(run: Run, numbers: Mapping[str, float], tracker: Tracker) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lesion_triage import runs
 from lesion_triage.config import Config
-from lesion_triage.console import bar, say
+from lesion_triage.console import echo, progress_bar
 from lesion_triage.errors import RunError
 from lesion_triage.pipeline.pictures import data_root, records, table_sha256
 from lesion_triage.runs import Run
@@ -83,7 +83,7 @@ def train(
     assert len(members) == len(config.members())
     lines: list[dict[str, float]] = []
     if members and config.ensemble.combine == "average":
-        say(f"  one network of {len(members)}, whose logits are averaged")
+        echo(f"  one network of {len(members)}, whose logits are averaged")
         checkpoint.save_averaged_ensemble(run.folder, members, config)
     else:
         lines = _train_network(run, tracker, watch, members)
@@ -99,31 +99,31 @@ def _train_network(
 
     preflight_check(run.config)  # before all pictures are decoded
     if teachers:
-        say(f"  a student of {len(teachers)} networks")
+        echo(f"  a student of {len(teachers)} networks")
     root = data_root(run)
     pictures = {}
     for name in ("train", "validation"):
         found = records(run, name)
-        with bar(f"decoding {name}") as tick:
+        with progress_bar(f"decoding {name}") as tick:
             pixels = pixel_cache.load_pixels(found, root, run.config.pixels, pixel_cache_of(run), tick)
         pictures[name] = loop.Pictures(found, pixels)
     epochs = run.config.train.epochs
     log_epoch = _epoch_logger(tracker)
 
     def on_epoch(line: loop.EpochMetrics) -> None:
-        say(
+        echo(
             f"  epoch {line.epoch}/{epochs}: loss {line.loss:.4f}, "
             f"validation AUROC {line.validation_auroc:.4f}, {line.seconds:.0f} s"
         )
         log_epoch(asdict(line))
         watch(asdict(line))
 
-    with bar("training") as tick, bar("embedding") as embedding:
+    with progress_bar("training") as tick, progress_bar("embedding") as embedding:
         listener = loop.Listener(
             on_batch=lambda epoch, done, batches: tick(epoch * batches + done, epochs * batches),
             on_epoch=on_epoch,
             on_embedding=embedding,
-            on_note=lambda sentence: say(f"  {sentence}"),
+            on_note=lambda sentence: echo(f"  {sentence}"),
         )
         curve = loop.train(
             run.config,
@@ -160,7 +160,7 @@ def _check_exportable(backbone: str, size_px: int, opset: int) -> None:
     from lesion_triage.export import onnx_graph
     from lesion_triage.train import network, weights
 
-    say(f"  checking that {backbone} can be exported")
+    echo(f"  checking that {backbone} can be exported")
     with torch.random.fork_rng(devices=[]):
         body = weights.create_backbone(backbone, "none", size_px)
         onnx_graph.convert(network.TriageNetwork(body, diagnoses=2).eval(), size_px, 1, opset)
@@ -190,7 +190,7 @@ def prepare_resume(run: Run, required: bool) -> None:
                 f"({_error_message(error)}); it is kept there. Make room and run the same command again."
             ) from None
         (run.folder / PARTIAL_STATE_COPY).rename(run.folder / state_files.FOLDER)
-        say(f"  training state reused from {other.folder.name}")
+        echo(f"  training state reused from {other.folder.name}")
     elif required:
         raise RunError(
             f"{run.folder}: no interrupted training run of this configuration, these pictures and these "
@@ -261,12 +261,12 @@ def predict(run: Run, tracker: Tracker) -> None:
     from lesion_triage.train import checkpoint
 
     config = run.config
-    say("  writing the network as ONNX")
+    echo("  writing the network as ONNX")
     network = checkpoint.load_checkpoint(run.folder)
     plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
     train = records(run, "train")
     pictures = pixel_cache.load_pixels(train, data_root(run), config.pixels, pixel_cache_of(run))
-    with bar("fitting the novelty gate") as tick:
+    with progress_bar("fitting the novelty gate") as tick:
         graph = novelty.attach(plain, fit_novelty_model(novelty.levels_of(plain, pictures, tick)))
     write_atomically(run.folder / "model.onnx", graph)
     for name in ("validation", "calibration"):
@@ -277,7 +277,7 @@ def predict_split(run: Run, name: str, graph: bytes) -> Predictions:
     """Logits of one split, computed as the server computes them."""
     from lesion_triage.data.predict import predict
 
-    with bar(f"scoring {name} in onnxruntime") as tick:
+    with progress_bar(f"scoring {name} in onnxruntime") as tick:
         return predict(
             graph,
             run.config.pixels,

@@ -11,7 +11,7 @@ from typing import Protocol
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.proof import figures, page
 from lesion_triage.proof.findings import Findings, prove
 from lesion_triage.proof.pool import read, record
@@ -79,14 +79,14 @@ def act(arguments: argparse.Namespace) -> int:
     table = arguments.experiment / "scores.csv"
     if arguments.record is not None:
         pool = record(arguments.record, table)
-        say(
+        echo(
             f"  {table}: {pool.scores.size} positive and {pool.negatives.size} other cases, "
             f"SHA-256 {pool.sha256[:16]}"
         )
         return 0
     page.around(arguments.page)  # a bad page fails now, and not after minutes of draws
     found = prove(read(table), arguments.draws, arguments.seed, not arguments.no_mapie)
-    say(page.markdown(found))
+    echo(page.markdown(found))
     results = keep(found, arguments.experiment, arguments.page)
     if not arguments.no_tracking:
         track(found, results, arguments.page, tracker(arguments.runs))
@@ -120,7 +120,7 @@ def tracker(runs: Path) -> Tracker:
     folder = runs / f"{_NAME}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     folder.mkdir(parents=True, exist_ok=True)
     config = Config.model_validate({"name": _NAME, "data": {"source": "synthetic"}})
-    return Tracker(config, folder, say)
+    return Tracker(config, folder, echo)
 
 
 def track(found: Findings, results: Path, kept_on: Path, recorder: Recorder) -> None:

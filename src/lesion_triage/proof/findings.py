@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.proof import clusters, exactness, joint, mapie_comparison, pool_draws, splits, whole_policy
 from lesion_triage.proof.exactness import Step
 from lesion_triage.proof.pool import Pool
@@ -101,17 +101,17 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
         seed: the same seed gives the same findings, except for the times in the comparison with MAPIE.
         with_peer: compare with MAPIE if it is installed.
     """
-    say(f"  {draws} calibration sets of each size from {pool.scores.size} positive cases")
+    echo(f"  {draws} calibration sets of each size from {pool.scores.size} positive cases")
     in_the_pool = tuple(pool_draws.pool_trials(pool, draws, seed))
-    say("  units with several scores, on a drawn population")
+    echo("  units with several scores, on a drawn population")
     in_clusters = tuple(clusters.cluster_trials(draws, seed))
-    say("  one certificate for several groups")
+    echo("  one certificate for several groups")
     jointly = tuple(joint.joint_trials(pool, draws, seed))
-    say("  the whole policy: gates, red flags and score")
+    echo("  the whole policy: gates, red flags and score")
     whole = tuple(whole_policy.whole_policy_trials(pool, draws, seed))
-    say(f"  {draws} splits of {pool.scores.size + pool.negatives.size} cases in two halves")
+    echo(f"  {draws} splits of {pool.scores.size + pool.negatives.size} cases in two halves")
     over_splits = tuple(splits.real_splits(pool, draws, seed))
-    say("  published table, scipy, MAPIE")
+    echo("  published table, scipy, MAPIE")
     return Findings(
         scores_sha256=pool.sha256,
         positives=pool.scores.size,

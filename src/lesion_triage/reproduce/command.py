@@ -16,7 +16,7 @@ from pathlib import Path
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import RunError
 from lesion_triage.reproduce import page, records
 from lesion_triage.reproduce.cells import Cells, cells_of
@@ -77,8 +77,8 @@ def act(arguments: argparse.Namespace) -> int:
     definition = load_experiment(arguments.experiment)
     version_name, data = _choose_version(definition, arguments)
     workspace = _make_workspace(arguments, definition, version_name, data)
-    say(f"{workspace.name}, {version_name}: {definition.asks}")
-    say(f"  {workspace.version.takes} {workspace.version.shows}")
+    echo(f"{workspace.name}, {version_name}: {definition.asks}")
+    echo(f"  {workspace.version.takes} {workspace.version.shows}")
     tracking_status = "FAILED"
     try:
         results = _run_steps(workspace)
@@ -138,7 +138,7 @@ def _choose_version(
         return requested, datasets
     if requested == "quick" and not arguments.data_root:
         names = ", ".join(one.name for one in lacking)
-        say(f"No --data-root, so no {names}: the quick version uses DRAWN pictures.")
+        echo(f"No --data-root, so no {names}: the quick version uses DRAWN pictures.")
         return "drawn", {}
     what = "; ".join(
         f"{one.name} ({one.what}"
@@ -177,7 +177,7 @@ def _record_results(workspace: Workspace, definition: Experiment, results: Mappi
     for path in records.write(
         workspace.experiment, workspace.version_name, results, machine_facts(), day, workspace.settings
     ):
-        say(f"  recorded {path}")
+        echo(f"  recorded {path}")
     workspace.obstacles.clear()
     workspace.record = records.read(workspace.experiment, definition, workspace.version_name)
 
@@ -207,7 +207,7 @@ def _compare(
         this_machine,
         other_machine,
     )
-    say(page.report(*report_arguments, short=True))
+    echo(page.report(*report_arguments, short=True))
     return rows, page.report(*report_arguments)
 
 
@@ -227,7 +227,7 @@ def _write_reproduction(workspace: Workspace, rows: Sequence[Row], text: str, co
     }
     write_atomically(workspace.folder / "reproduction.md", text.encode())
     write_atomically(workspace.folder / "reproduction.json", canonical_json(document).encode())
-    say(f"{workspace.folder / 'reproduction.md'}: {_STATUS_TEXTS[code]} (exit status {code})")
+    echo(f"{workspace.folder / 'reproduction.md'}: {_STATUS_TEXTS[code]} (exit status {code})")
 
 
 def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
@@ -237,7 +237,7 @@ def _tracker(name: str, folder: Path, *, enabled: bool) -> Tracker:
         "data": {"source": "synthetic"},
         "tracking": {"experiment": name, "enabled": enabled},
     }
-    return Tracker(Config.model_validate(content), folder, say)
+    return Tracker(Config.model_validate(content), folder, echo)
 
 
 def _track_reproduction(workspace: Workspace, rows: Sequence[Row], code: int) -> None:

@@ -29,7 +29,7 @@ def overrides(path: Path, config: Config) -> list[str]:
         for one in config.ensemble.backbones
     ]
     settings = {"model.weights": main_weights} | ({"ensemble.backbones": ensemble} if ensemble else {})
-    return [f"{key}={strict_yaml.written(value)}" for key, value in settings.items()]
+    return [f"{key}={strict_yaml.dump_line(value)}" for key, value in settings.items()]
 
 
 def _weights_for(backbone: str, weights: str, path: Path, config: Config) -> str:

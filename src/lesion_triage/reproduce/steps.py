@@ -17,7 +17,7 @@ from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate import queue_report
 from lesion_triage.clinic import queue
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.data import manifest, published_splits, split
 from lesion_triage.errors import ConfigError, DataError, RunError, SplitError
 from lesion_triage.proof.findings import prove
@@ -76,7 +76,7 @@ def _run_training(step: Train, workspace: Workspace) -> dict[str, StepResult]:
         input_hashes = {"manifest_sha256": digest, "splits_sha256": splits_digest}
         _verify_splits(step, workspace, splits, name)
         workspace.check_inputs(name, input_hashes)
-        say(
+        echo(
             f"{name}: {len(dataset_manifest.records)} photographs, manifest {digest[:12]}, "
             f"splits {splits_digest[:12]}"
         )
@@ -106,7 +106,7 @@ def _load_config(step: Train, workspace: Workspace, seed: int) -> Config:
     second_look_reason = f"reproduction of {workspace.name} ({workspace.version_name}), seed {seed}"
     extra_overrides = (*step.set, *workspace.settings)
     overrides = [
-        f"calibrate.second_look={strict_yaml.written(second_look_reason)}",
+        f"calibrate.second_look={strict_yaml.dump_line(second_look_reason)}",
         *extra_overrides,
         f"seed={seed}",
         *_tracking_overrides(workspace),
@@ -120,7 +120,7 @@ def _load_config(step: Train, workspace: Workspace, seed: int) -> Config:
 
 def _tracking_overrides(workspace: Workspace) -> list[str]:
     tracking = {"experiment": workspace.name, "enabled": workspace.tracked}
-    return [f"tracking.{key}={strict_yaml.written(value)}" for key, value in tracking.items()]
+    return [f"tracking.{key}={strict_yaml.dump_line(value)}" for key, value in tracking.items()]
 
 
 def _verify_splits(step: Train, workspace: Workspace, splits: split.Splits, name: str) -> None:
@@ -134,7 +134,7 @@ def _verify_splits(step: Train, workspace: Workspace, splits: split.Splits, name
     if step.splits is None:
         return
     try:
-        say(f"  {published_splits.verify(splits, workspace.resolve(step.splits))}")
+        echo(f"  {published_splits.verify(splits, workspace.resolve(step.splits))}")
     except SplitError as error:
         if workspace.recording:
             raise RunError(
@@ -220,7 +220,7 @@ def _run_coverage(step: Coverage, workspace: Workspace) -> StepResult:
     def make_document(folder: Path) -> bytes:
         found = prove(read_scores(table), step.draws, step.seed, step.mapie)
         for broken in found.broken:
-            say(f"  {broken}")
+            echo(f"  {broken}")
         return canonical_json(found.document()).encode()
 
     content = workspace.cached_document(step.name, {**step.model_dump(mode="json"), **hashes}, make_document)
@@ -235,7 +235,7 @@ def _run_queue(step: Queue, workspace: Workspace) -> StepResult:
 
     def make_document(folder: Path) -> bytes:
         study = queue.study_of(_parse_arguments(queue.add_arguments, argv))
-        say("\n".join(queue_report.report_lines(study)))
+        echo("\n".join(queue_report.report_lines(study)))
         document = {**queue_report.document(study), **hashes}
         if step.scores is not None:
             document["source"] = step.scores  # not its location on this machine

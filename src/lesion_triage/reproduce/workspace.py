@@ -12,7 +12,7 @@ from typing import Any
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config_file import DATA_ROOT_VARIABLE
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.reproduce.definition import Dataset, Experiment, Version, VersionName
 from lesion_triage.reproduce.records import Record, StepResult
@@ -75,9 +75,9 @@ class Workspace:
         if document_path.is_file() and hash_path.is_file():
             content = document_path.read_bytes()
             if hash_path.read_text(encoding="utf-8").split() == [inputs_sha256, sha256_of(content)]:
-                say(f"{name}: unchanged")
+                echo(f"{name}: unchanged")
                 return content
-        say(name)
+        echo(name)
         folder = self.folder / "work" / name
         folder.mkdir(parents=True, exist_ok=True)
         content = make_document(folder)

@@ -17,7 +17,7 @@ from lesion_triage import runs
 from lesion_triage.audit.baselines import auroc_interval
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.sweep.space import Scalar, Space, without_folder
 from lesion_triage.sweep.study import ENDED
 from lesion_triage.sweep.trial import ERROR_ATTR, OUTCOME_ATTR, SECONDS_ATTR
@@ -54,11 +54,11 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     write_atomically(folder / TABLE, text.getvalue().encode())
     for trial in (trial for trial in trials if trial.state is TrialState.FAIL):
-        say(f"Trial {trial.number} failed, and would again: {trial.user_attrs[ERROR_ATTR]}")
+        echo(f"Trial {trial.number} failed, and would again: {trial.user_attrs[ERROR_ATTR]}")
     if under_way := sum(trial.state is TrialState.RUNNING for trial in trials):
-        say(f"{under_way} running in other processes.")
+        echo(f"{under_way} running in other processes.")
     if not (complete := [trial for trial in trials if trial.state is TrialState.COMPLETE]):
-        say("No trial is complete, so there is no best one.")
+        echo("No trial is complete, so there is no best one.")
         return None
     best = min(complete, key=_rank)
     assert best.value is not None
@@ -66,15 +66,15 @@ def write(study: Study, space: Space, folder: Path, cases: tuple[int, int]) -> F
     write_atomically(folder / BEST, _yaml(study, space, best).encode())
     interval = auroc_interval(best.value, *cases)
     close = sum(trial.value is not None and trial.value >= interval.low for trial in complete)
-    say(f"Best: trial {best.number}, value {best.value:.4f}: {folder / BEST}")
-    say(
+    echo(f"Best: trial {best.number}, value {best.value:.4f}: {folder / BEST}")
+    echo(
         f"The validation split has {cases[0]} positive and {cases[1]} other cases: the 95 % interval of the "
         f"best AUROC is {interval.low:.3f} to {interval.high:.3f}, and {close} of {len(complete)} complete "
         "trials are within it. Trials share their cases, so their order is more certain than that, but "
         "small differences are noise: try other seeds."
     )
     judged = (TrialState.COMPLETE, TrialState.PRUNED)
-    say(MEANING.format(count=sum(trial.state in judged for trial in trials)))
+    echo(MEANING.format(count=sum(trial.state in judged for trial in trials)))
     return best
 
 
@@ -120,7 +120,7 @@ def _short(value: Scalar) -> str:
 def _print(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _print_importance(study: Study, space: Space, complete: int) -> None:
@@ -131,4 +131,4 @@ def _print_importance(study: Study, space: Space, complete: int) -> None:
         warnings.simplefilter("ignore")
         shares = optuna.importance.get_param_importances(study)
     listed = ", ".join(f"{key} {share:.2f}" for key, share in shares.items())
-    say(f"What distinguished good trials (PED-ANOVA, shares; only a hint with {complete} trials): {listed}.")
+    echo(f"What distinguished good trials (PED-ANOVA, shares; only a hint with {complete} trials): {listed}.")

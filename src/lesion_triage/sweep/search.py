@@ -11,7 +11,7 @@ from pathlib import Path
 from lesion_triage import config_file, locks, pipeline, runs
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Config
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import ConfigError, TrainingError
 from lesion_triage.runs import Run
 from lesion_triage.sweep import report, space, study, trial
@@ -43,9 +43,9 @@ def search(arguments: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     url = arguments.storage or f"sqlite:///{folder.parent.resolve() / 'studies.db'}"
     epochs = max(made.train.epochs for made in _corner_configs(searched, ("train.epochs",)))
-    say(f"study {name}: {folder}")
-    with locks.held(folder / "desk.lock"):  # one process creates the tables, and one the run in MLflow
-        tracker = Tracker(base, folder, say)
+    echo(f"study {name}: {folder}")
+    with locks.hold_lock(folder / "desk.lock"):  # one process creates the tables, and one the run in MLflow
+        tracker = Tracker(base, folder, echo)
         with study.open_study(url, name, searched.settings, epochs) as made:
             made.set_user_attr("space", searched.document())
     tracker.tags({"sweep.study": name})
@@ -60,9 +60,9 @@ def search(arguments: argparse.Namespace) -> None:
                 taken, lock = claimed
                 with lock:
                     said = ", ".join(f"{key} {value}" for key, value in taken.params.items())
-                    say(f"trial {taken.number}: {said}")
+                    echo(f"trial {taken.number}: {said}")
                     trial.TrialRun(context, taken, tracker.run_id).execute()
-            with locks.held(folder / "desk.lock"):  # the last to write has counted all trials
+            with locks.hold_lock(folder / "desk.lock"):  # the last to write has counted all trials
                 best = report.write(made, searched, folder, cases)
         if best is not None and best.value is not None:
             tracker.metrics({"sweep.best": best.value})
@@ -132,9 +132,9 @@ def _require_batches(searched: Space, path: Path, run: Run) -> None:
 def _prepare_data(base: Config, root: Path) -> Run:
     """Manifest and split, which all trials take over, after checking that they can be trained on."""
     untracked = base.model_copy(update={"tracking": base.tracking.model_copy(update={"enabled": False})})
-    with locks.held(root.parent / "sweeps" / "prepare.lock"):
+    with locks.hold_lock(root.parent / "sweeps" / "prepare.lock"):
         run = pipeline.open_run(base, root)
-        tracker = Tracker(untracked, run.folder, say)
+        tracker = Tracker(untracked, run.folder, echo)
         for name in trial.DATA_STAGES:
             pipeline.ensure_stage(pipeline.STAGES[name], run, tracker)
     return run

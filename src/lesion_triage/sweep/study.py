@@ -151,7 +151,7 @@ class TrialCoordinator:
         Returns:
             The trial with all its values, and an open file that holds its lock until closed.
         """
-        with locks.held(self.folder / "desk.lock"):
+        with locks.hold_lock(self.folder / "desk.lock"):
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 ours = self.take_over or trial.user_attrs.get(_FOLDER_ID) == self._folder_id()
                 if ours and (lock := self._lock(trial)):
@@ -169,7 +169,7 @@ class TrialCoordinator:
             return self._with_values(made), lock
 
     def _lock(self, trial: FrozenTrial) -> IO[str] | None:
-        return locks.taken(self.folder / "locks" / f"trial-{trial.number:05d}")
+        return locks.try_lock(self.folder / "locks" / f"trial-{trial.number:05d}")
 
     def _folder_id(self) -> str:
         """A random identifier, unique to the folder; the caller holds the desk's lock."""

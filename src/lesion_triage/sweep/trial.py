@@ -17,8 +17,14 @@ from lesion_triage import locks, pipeline
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.console import say
-from lesion_triage.errors import ConfigError, DivergedError, HinderedError, StateError, TrainingError
+from lesion_triage.console import echo
+from lesion_triage.errors import (
+    ConfigError,
+    DivergedError,
+    RetryableTrainingError,
+    TrainingError,
+    TrainingStateError,
+)
 from lesion_triage.runs import Run, config_identity
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
@@ -69,7 +75,7 @@ class SweepContext:
         states = (TrialState.PRUNED, TrialState.FAIL)
         ended = {trial.number for trial in self.study.get_trials(states=states)}
         for note in self.runs.glob(f"*/{NOTE_FILE}"):
-            if lock := locks.taken(self.lock_of(config_identity(note.parent))):
+            if lock := locks.try_lock(self.lock_of(config_identity(note.parent))):
                 with lock:
                     for number in ended:
                         self.remove(note.parent, number)
@@ -80,7 +86,7 @@ class SweepContext:
         A folder from before the sweep, or whose training has been completed since, is kept.
         """
         if read_note(folder) == self.note_content(number) and not (folder / "stages" / "train.json").exists():
-            with locks.held(self.data_lock):
+            with locks.hold_lock(self.data_lock):
                 shutil.rmtree(folder)
 
     def note_content(self, number: int) -> dict[str, object]:
@@ -119,7 +125,7 @@ class TrialRun:
             except ConfigError as error:
                 self._fail(error)
                 return
-            with locks.held(self.context.lock_of(config.identity_sha256())):
+            with locks.hold_lock(self.context.lock_of(config.identity_sha256())):
                 value = self._train(config, seed)
             if value is None:
                 return
@@ -135,7 +141,7 @@ class TrialRun:
         state, status = "failed", "FAILED"
         watch = partial(self._on_epoch, config.train.epochs, seed)
         try:
-            with locks.held(self.context.data_lock):
+            with locks.hold_lock(self.context.data_lock):
                 for name in DATA_STAGES:
                     pipeline.ensure_stage(pipeline.STAGES[name], run, tracker)
             self._ensure_trained(
@@ -149,12 +155,12 @@ class TrialRun:
             state, status = "complete", "FINISHED"
             return value
         except (_Pruned, DivergedError) as ended:
-            say(f"  {ended}")
+            echo(f"  {ended}")
             state, status = ("pruned" if isinstance(ended, _Pruned) else "diverged"), "KILLED"
             self._end(TrialState.PRUNED, state)
             self.context.remove(run.folder, self.trial.number)
             return None
-        except HinderedError:
+        except RetryableTrainingError:
             raise
         except TrainingError as error:  # with these values it would recur every time
             self._fail(error)
@@ -171,8 +177,8 @@ class TrialRun:
         """Train; if an interrupted run's state is unusable, start over, as --fresh would."""
         try:
             pipeline.ensure_stage(stage, run, tracker)
-        except StateError as error:
-            say(f"  {error} Training starts over.")
+        except TrainingStateError as error:
+            echo(f"  {error} Training starts over.")
             pipeline.ensure_stage(stage, run, tracker, fresh=True)
 
     def _on_epoch(self, epochs: int, seed: int, line: Line) -> None:
@@ -203,7 +209,7 @@ class TrialRun:
             write_atomically(run.folder / NOTE_FILE, note.encode())
 
     def _fail(self, error: ConfigError | TrainingError) -> None:
-        say(f"  failed: {error}")
+        echo(f"  failed: {error}")
         self.trial.set_user_attr(ERROR_ATTR, " ".join(str(error).split())[:1000])
         self._end(TrialState.FAIL, "failed")
 

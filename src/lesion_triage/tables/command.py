@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import say
+from lesion_triage.console import echo
 from lesion_triage.errors import DataError
 from lesion_triage.tables.markers import fill_markers
 from lesion_triage.tables.recorded_numbers import RecordedNumbers
@@ -36,16 +36,16 @@ def act(arguments: argparse.Namespace) -> int:
     for page in changed:
         if arguments.write:
             write_atomically(page.path, page.text.encode())
-            say(f"{page.path}: rewritten")
+            echo(f"{page.path}: rewritten")
             continue
         count = len(page.lines)
-        say(
+        echo(
             f"{page.path}: {count} lines differ from the records; `lesion-triage tables --write` corrects "
             "them"
         )
         for line in page.lines:
-            say(f"  {line}")
-    say(f"{len(changed)} of {len(pages)} pages {'written' if arguments.write else 'have drifted'}")
+            echo(f"  {line}")
+    echo(f"{len(changed)} of {len(pages)} pages {'written' if arguments.write else 'have drifted'}")
     return 1 if arguments.check and changed else 0
 
 

@@ -79,7 +79,7 @@ class BundleModel(PythonModel):
             "certificate_id": bundle.certificate.certificate_id(),
         }
         try:
-            decision = self._scorer.judge(_files(images), case_history).decision
+            decision = self._scorer.decide_case(_files(images), case_history).decision
         except ImageError as error:
             return _not_scored(error.code) | same
         except ScoringError:

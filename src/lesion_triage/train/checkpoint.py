@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.errors import HinderedError, TrainingError
+from lesion_triage.errors import RetryableTrainingError, TrainingError
 from lesion_triage.train import state_files
 from lesion_triage.train.ensemble import Ensemble
 from lesion_triage.train.losses import lowest_logit
@@ -27,7 +27,7 @@ def save_checkpoint(
     """Write the weights to evaluate and export, with everything needed to rebuild the network.
 
     Raises:
-        HinderedError: the disk is full or refuses.
+        RetryableTrainingError: the disk is full or refuses.
     """
     return _write(folder, tensors, _metadata(config, diagnoses))
 
@@ -42,7 +42,7 @@ def save_averaged_ensemble(folder: Path, members: Sequence[Path], config: Config
 
     Raises:
         TrainingError: no checkpoint, or not one of ours.
-        HinderedError: the disk is full or refuses.
+        RetryableTrainingError: the disk is full or refuses.
     """
     networks = []
     for member in members:
@@ -101,7 +101,7 @@ def _write(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]
     try:
         write_atomically(path, content)
     except OSError as error:
-        raise HinderedError(
+        raise RetryableTrainingError(
             f"{path}: the finished weights, {len(content) / 1e6:.0f} MB, cannot be written ({error}). Make "
             "room and run the same command again; finished training is not repeated."
         ) from None

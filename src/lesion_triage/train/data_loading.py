@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.augment import augmentation
 from lesion_triage.data.dataset import DistributedBatchSampler, Example, TrainingPictures
 from lesion_triage.data.pixel_cache import Pixels
@@ -160,7 +160,9 @@ def _return_unchanged(batch: Example) -> Example:
 
 
 @torch.inference_mode()
-def embeddings(network: TriageNetwork, pictures: Pictures, tick: Tick = lambda *_: None) -> Tensor:
+def embeddings(
+    network: TriageNetwork, pictures: Pictures, tick: ProgressCallback = lambda *_: None
+) -> Tensor:
     """Embeddings [N, width] of unaugmented pictures, on the CPU; the network is in eval mode."""
     device = network.mean.device
     found = []

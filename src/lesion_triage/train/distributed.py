@@ -27,8 +27,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lesion_triage.config import Train
-from lesion_triage.console import say
-from lesion_triage.errors import HinderedError, TrainingError
+from lesion_triage.console import echo
+from lesion_triage.errors import RetryableTrainingError, TrainingError
 
 # Long, since the others wait while rank 0 lists and decodes the pictures. The death of a process is
 # noticed at once, by other means.
@@ -66,7 +66,7 @@ def launch_processes(c: Train) -> Fabric:
     chosen = resolve_precision(c)
     on_processor = c.accelerator == "cpu" or not torch.cuda.is_available()
     if chosen == "bf16-mixed" and on_processor and not cpu_has_bf16():
-        say("note: this processor has no bf16 instructions; train.precision: auto is many times faster")
+        echo("note: this processor has no bf16 instructions; train.precision: auto is many times faster")
     _require_fit(c, world)
     if world == 1 and c.strategy == "auto":
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # its message would break the bar
@@ -137,7 +137,7 @@ def process_group(fabric: Fabric) -> Iterator[None]:
     they can connect only once.
 
     Raises:
-        HinderedError: a process that shared the work has ended.
+        RetryableTrainingError: a process that shared the work has ended.
         TrainingError: out of memory.
     """
     try:
@@ -150,7 +150,7 @@ def process_group(fabric: Fabric) -> Iterator[None]:
             ) from None
         lost = isinstance(error, dist.DistError) or "gloo" in str(error)
         if fabric.world_size > 1 and lost:
-            raise HinderedError(
+            raise RetryableTrainingError(
                 "another process of this training run has ended; its own message says why. The last "
                 f"training state is kept; run the same command again. ({str(error).splitlines()[0]})"
             ) from None

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lesion_triage.config import Config, Train
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.dataset import DistributedBatchSampler, Example
 from lesion_triage.errors import DivergedError
 from lesion_triage.train import checkpoint, data_loading, distributed, memory, mixing, state_files, validation
@@ -55,7 +55,7 @@ class Listener:
     """Called with (epoch, batches done, batches in the epoch)."""
     on_epoch: Callable[[EpochMetrics], None] = lambda _: None
     """Receives each line of the curve, including those from before a resumption."""
-    on_embedding: Tick = lambda *_: None
+    on_embedding: ProgressCallback = lambda *_: None
     """Called with (pictures done, all): ``probe`` only."""
     on_note: Callable[[str], None] = lambda _: None
     """One sentence: where an interrupted training run is resumed."""

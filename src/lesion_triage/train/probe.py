@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.dataset import Example
 from lesion_triage.train.data_loading import EmbeddingDataset, Pictures, embeddings
 from lesion_triage.train.network import TriageNetwork
@@ -27,7 +27,7 @@ class LinearProbe:
         training: Pictures,
         validation: Pictures,
         diagnoses: Sequence[int],
-        tick: Tick,
+        tick: ProgressCallback,
     ) -> None:
         network.eval()
         own, other = len(training.records), len(validation.records)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.errors import HinderedError, StateError
+from lesion_triage.errors import RetryableTrainingError, TrainingStateError
 
 FOLDER = "train_state"
 FORMAT = 1
@@ -60,7 +60,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
         tensors: network, average and moments of the optimiser, on any device.
 
     Raises:
-        HinderedError: the disk is full or refuses; earlier states are unchanged.
+        RetryableTrainingError: the disk is full or refuses; earlier states are unchanged.
     """
     home = folder / FOLDER
     content = to_safetensors(tensors)
@@ -75,7 +75,7 @@ def write(folder: Path, key: str, progress: Progress, tensors: Mapping[str, Tens
         (home / f"{name}.safetensors").unlink(missing_ok=True)
         kept = _newest_first(folder)
         rest = f"the one before it ({kept[0].name}) is complete" if kept else "there is none before it"
-        raise HinderedError(
+        raise RetryableTrainingError(
             f"{home}: a training state of {len(content) / 1e6:.0f} MB cannot be written ({error}); {rest}. "
             "Make room and run the same command again."
         ) from None
@@ -110,7 +110,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
         is damaged and was skipped.
 
     Raises:
-        StateError: a state is damaged, and no intact one was made from the same inputs.
+        TrainingStateError: a state is damaged, and no intact one was made from the same inputs.
     """
     damaged: list[str] = []
     for path in _newest_first(folder):
@@ -128,7 +128,7 @@ def read(folder: Path, key: str) -> tuple[Progress, dict[str, Tensor], list[str]
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             damaged.append(f"{path}: damaged ({error}); the state before it is used.")
     if damaged:  # it may belong to this run, even if intact states of another run are beside it
-        raise StateError(
+        raise TrainingStateError(
             f"{folder / FOLDER}: no state of this training run in it is complete ({damaged[0]}); --fresh "
             "starts over."
         )

@@ -14,7 +14,7 @@ from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from lesion_triage.config import Config
-from lesion_triage.errors import HinderedError, StateError, TrainingError
+from lesion_triage.errors import RetryableTrainingError, TrainingError, TrainingStateError
 from lesion_triage.train import state_files
 from lesion_triage.train.distil import Teacher
 from lesion_triage.train.distributed import copy_full_tensor, full_tensor, raise_on_rank_zero
@@ -93,7 +93,7 @@ class TrainingState:
         """Save the state; to be called in all processes.
 
         Raises:
-            HinderedError: the disk is full or refuses.
+            RetryableTrainingError: the disk is full or refuses.
         """
         tensors = {name: full_tensor(tensor) for name, tensor in self._tensors().items()}
         error: str | None = None
@@ -101,23 +101,23 @@ class TrainingState:
             scaler = self._fabric.strategy.precision.state_dict() or None
             try:
                 state_files.write(folder, key, replace(self.progress, scaler=scaler), tensors)
-            except HinderedError as full:
+            except RetryableTrainingError as full:
                 error = str(full)
         error = self._fabric.broadcast(error)
         if error is not None:
-            raise_on_rank_zero(self._fabric, HinderedError(error))
+            raise_on_rank_zero(self._fabric, RetryableTrainingError(error))
 
     def resume(self, folder: Path, key: str, say: Callable[[str], None]) -> None:
         """Resume from the newest intact state with the same inputs, if there is one.
 
         Raises:
-            StateError: a state that is damaged or does not fit.
-            HinderedError: a state that this process does not see.
+            TrainingStateError: a state that is damaged or does not fit.
+            RetryableTrainingError: a state that this process does not see.
         """
         found = state_files.read(folder, key)
         progress = found[0] if found else None
         if self._fabric.broadcast(progress) != progress:
-            raise HinderedError(
+            raise RetryableTrainingError(
                 f"{folder}: the training state here is not that of the first machine; all machines of a "
                 "training run need the same folder."
             )
@@ -132,7 +132,7 @@ class TrainingState:
         try:
             self._load_tensors(tensors)
         except (KeyError, RuntimeError) as error:
-            raise StateError(
+            raise TrainingStateError(
                 f"{folder / state_files.FOLDER}: does not match the network ({error}); --fresh starts over."
             ) from None
         if self.progress.scaler:

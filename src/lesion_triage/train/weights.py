@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from lesion_triage.errors import HinderedError, TrainingError, hint
+from lesion_triage.errors import RetryableTrainingError, TrainingError, hint
 
 
 def create_backbone(
@@ -30,7 +30,7 @@ def create_backbone(
     Raises:
         TrainingError: unknown name, a backbone without pretrained weights, a rate that the architecture does
             not take, a file that is missing or does not fit.
-        HinderedError: unreachable hub.
+        RetryableTrainingError: unreachable hub.
     """
     if name.split(".", maxsplit=1)[0] not in timm.list_models():
         what = hint(name, timm.list_models(), "timm.list_models() lists all.")
@@ -46,7 +46,7 @@ def create_backbone(
     except Exception as error:
         said = f"backbone '{name}' could not be made ({type(error).__name__}: {error})"
         if weights == "hub" and _can_create(name, rates, sized):
-            raise HinderedError(
+            raise RetryableTrainingError(
                 f"{said}; if the hub is out of reach, set model.weights to a safetensors file or to none."
             ) from None
         raise TrainingError(f"{said}; choose another model.backbone or pixels.size_px.") from None

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine, text
 import tiny_bundle
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.red_flags_file import read as read_red_flags
+from lesion_triage.red_flags_file import read_red_flags
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.page.context import Page

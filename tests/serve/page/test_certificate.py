@@ -21,7 +21,7 @@ from triage_server.page.texts import LANGUAGES, Texts
 
 def bundle_with(folder: Path, rule: str, groupings: tuple[Grouping, ...]) -> Path:
     """Certified for women and men, not for others."""
-    parts = tiny_bundle.parts(groupings=groupings)
+    parts = tiny_bundle.seal_arguments(groupings=groupings)
     everyone = parts["certificate"].groups[0]
     none = {
         "status": "not_certifiable",
@@ -95,7 +95,7 @@ def tally(site: str) -> pooling.Tally:
 def test_pooled_certificate_is_shown_with_the_names_of_its_sites_as_they_are(
     language: str, open_page: Callable[..., Any], browse: Any, tmp_path: Path
 ) -> None:
-    parts = tiny_bundle.parts()
+    parts = tiny_bundle.seal_arguments()
     _, groups = pooling.pool([tally("Ely"), tally("other")], 0.95, 0.95, each_site=True)
     certificate = parts["certificate"].model_copy(update={"groups": groups, "method": "pooled_counts"})
     folder = seal(tmp_path / "pooled", **{**parts, "certificate": certificate}).folder

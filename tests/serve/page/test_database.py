@@ -59,7 +59,7 @@ def queue(database_address: str) -> Iterator[ReadingQueue]:
 @pytest.fixture(scope="module")
 def answers(tiny_bundle: Path) -> tuple[Any, ...]:
     scorer, history = Scorer.open(tiny_bundle), History(bleeding=True)
-    judged = scorer.judge(PICTURES, history)
+    judged = scorer.decide_case(PICTURES, history)
     return tuple(scorer.answer(judged, history, scorer.languages.catalogue(one)) for one in ("de", "en"))
 
 

@@ -12,7 +12,7 @@ import pytest
 import tiny_bundle
 from lesion_triage.bundle.red_flags import Review
 from lesion_triage.bundle.store import seal
-from lesion_triage.red_flags_file import read as read_red_flags
+from lesion_triage.red_flags_file import read_red_flags
 
 FLAGS = read_red_flags(Path(__file__).resolve().parents[3] / "configs" / "red_flags.yaml")
 SYNTHETIC, UNREVIEWED, NO_DEADLINE = "Drawn pictures", "No clinician has put a name", "sets no deadline"
@@ -25,7 +25,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("bundles")
     review = Review(by="consultant, Example Clinic", reviewed_on=date(2026, 1, 31))
     reviewed = FLAGS.model_copy(update={"reviewed_by": (review,)})
-    late = tiny_bundle.parts(red_flags=reviewed, deadline_hours=48.0, threshold=0.4)
+    late = tiny_bundle.seal_arguments(red_flags=reviewed, deadline_hours=48.0, threshold=0.4)
     return {
         "early": tiny_bundle.make(folder / "early", red_flags=FLAGS).folder,
         "late": seal(folder / "late", **{**late, "synthetic": False}).folder,

@@ -23,7 +23,7 @@ from PIL import Image
 
 import httpx_60s
 import tiny_bundle
-from forbidden_words import words_in
+from forbidden_words import forbidden_words_in
 from identity_provider import AUDIENCE, ISSUER, Issuer
 from identity_provider import NAME as SUBJECT
 from lesion_triage.bundle.certificate import GroupRow
@@ -496,7 +496,7 @@ def test_case_shows_all_that_was_answered(browser: Any) -> None:
 def test_certificate_shows_target_bounds_and_groups_without_a_certificate(
     open_page: Any, browse: Any, tmp_path: Path
 ) -> None:
-    parts = tiny_bundle.parts()
+    parts = tiny_bundle.seal_arguments()
     rows = [*parts["certificate"].groups]
     for by, group, enough in (
         ("reference_class", "mel", True),
@@ -571,7 +571,10 @@ def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: 
         assert f'<html lang="{language}">' in page.text
         assert notice in visible_text(page)
         assert (
-            words_in(language, visible_text(page).replace(notice, "").replace(notice.split(".")[0], "")) == []
+            forbidden_words_in(
+                language, visible_text(page).replace(notice, "").replace(notice.split(".")[0], "")
+            )
+            == []
         )
 
 
@@ -579,7 +582,7 @@ def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: 
 def test_every_refusal_has_words_that_promise_nothing(language: str, browser: Any) -> None:
     for code in PROBLEM_TYPES:
         text = Texts(language).problem(code, number=1, fields="age")
-        assert words_in(language, text) == []
+        assert forbidden_words_in(language, text) == []
         assert "{" not in text
 
 

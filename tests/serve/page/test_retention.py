@@ -33,7 +33,7 @@ PICTURE = tiny_bundle.picture_bytes("referred", "JPEG")
 @pytest.fixture(scope="module")
 def answers(tiny_bundle: Path) -> tuple[Any, ...]:
     scorer = Scorer.open(tiny_bundle)
-    judged = scorer.judge([PICTURE], NO_HISTORY)
+    judged = scorer.decide_case([PICTURE], NO_HISTORY)
     return (scorer.answer(judged, NO_HISTORY, scorer.languages.catalogue("en")),)
 
 

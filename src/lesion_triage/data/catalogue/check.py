@@ -22,7 +22,7 @@ import numpy as np
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.catalogue import datasets
 from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
@@ -71,7 +71,11 @@ class CheckResult:
 
 
 def check(
-    folder: Path, entry: Dataset | None = None, *, deep: bool = False, progress: Tick | None = None
+    folder: Path,
+    entry: Dataset | None = None,
+    *,
+    deep: bool = False,
+    progress: ProgressCallback | None = None,
 ) -> CheckResult:
     """Compare a folder with the official layout of a dataset.
 
@@ -397,7 +401,9 @@ def _check_checksums(files: _FileIndex, entry: Dataset, deep: bool) -> Iterator[
             yield Finding(str(path), f"{kind} of {wanted.checksum_from}", "another content", state)
 
 
-def _check_decoding(files: _FileIndex, paths: Sequence[PurePosixPath], progress: Tick | None) -> Finding:
+def _check_decoding(
+    files: _FileIndex, paths: Sequence[PurePosixPath], progress: ProgressCallback | None
+) -> Finding:
     """Open every picture as the pixel path does; no other check finds a truncated file."""
     spec = PixelSpec(size_px=32)
     bad: list[str] = []

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markdown import Markdown
 from rich.table import Table
 
-from lesion_triage.console import bar, console, say
+from lesion_triage.console import console, echo, progress_bar
 from lesion_triage.data.catalogue import check as checking
 from lesion_triage.data.catalogue import dataset, datasets, page
 from lesion_triage.data.catalogue.check import CheckResult, State
@@ -96,13 +96,13 @@ def _show(name: str) -> int:
 def _fetch(arguments: argparse.Namespace) -> int:
     entry = dataset(arguments.name)
     if entry.registration is not None:
-        say(
+        echo(
             f"{entry.name} can only be downloaded by hand: {entry.registration} requires registration or a "
             "signed agreement."
         )
         for number, step in enumerate(entry.steps, 1):
-            say(f"  {number}. {step}")
-        say(f"Then: lesion-triage datasets check DIR --as {entry.name}")
+            echo(f"  {number}. {step}")
+        echo(f"Then: lesion-triage datasets check DIR --as {entry.name}")
         return 2
     from lesion_triage.data.catalogue.fetch import fetch  # noqa: PLC0415 - needs an HTTP library, the list does not
 
@@ -113,18 +113,18 @@ def _fetch(arguments: argparse.Namespace) -> int:
         only=arguments.only,
         unpack_too=arguments.unpack,
     )
-    say(f"{entry.name} is in {arguments.to}. Cite: {entry.citation}")
-    say(f"To check it: lesion-triage datasets check {arguments.to} --as {entry.name}")
+    echo(f"{entry.name} is in {arguments.to}. Cite: {entry.citation}")
+    echo(f"To check it: lesion-triage datasets check {arguments.to} --as {entry.name}")
     if not entry.pictures_fetched:
-        say("The pictures must be downloaded by hand:")
+        echo("The pictures must be downloaded by hand:")
         for number, step in enumerate(entry.steps, 1):
-            say(f"  {number}. {step}")
+            echo(f"  {number}. {step}")
     return 1 if absent else 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
     entry = None if arguments.name is None else dataset(arguments.name)
-    with bar("pictures opened") as tick:
+    with progress_bar("pictures opened") as tick:
         result = checking.check(arguments.folder, entry, deep=arguments.deep, progress=tick)
     _table(
         ("what", "expected", "found", "state"),
@@ -132,8 +132,8 @@ def _check(arguments: argparse.Namespace) -> int:
     )
     for finding in result.findings:
         if finding.advice:
-            say(f"{finding.what}: {finding.advice}")
-    say(_verdict(result, arguments.folder))
+            echo(f"{finding.what}: {finding.advice}")
+    echo(_verdict(result, arguments.folder))
     return result.exit_code
 
 

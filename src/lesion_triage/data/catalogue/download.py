@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError as TransportError
 
 from lesion_triage import __version__
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.entry import RemoteFile
 from lesion_triage.errors import DownloadError
@@ -94,7 +94,7 @@ def download(
     session: requests.Session,
     wanted: RemoteFile,
     target: Path,
-    tick: Tick,
+    tick: ProgressCallback,
     retry_policy: RetryPolicy | None = None,
 ) -> DownloadedFile | UnavailableFile:
     """Download one file; the official addresses are tried in order.
@@ -160,7 +160,7 @@ class _Transfer:
         self.resumed = False
         self.length_known = False
 
-    def run(self, tick: Tick, retry_policy: RetryPolicy) -> DownloadedFile:
+    def run(self, tick: ProgressCallback, retry_policy: RetryPolicy) -> DownloadedFile:
         with _exclusive_part_file(self.part) as stream:
             failures, before = 0, -1
             while True:
@@ -180,7 +180,7 @@ class _Transfer:
             os.fsync(stream.fileno())
         return self._finish()
 
-    def _request_remainder(self, stream: IO[bytes], tick: Tick) -> None:
+    def _request_remainder(self, stream: IO[bytes], tick: ProgressCallback) -> None:
         """One request: for the rest of the file, or for all of it if a range is not available."""
         received, validator, total = self._resume_state(stream)
         if received and received == total:
@@ -302,7 +302,7 @@ class _Transfer:
             )
 
     def _copy_body(
-        self, response: requests.Response, stream: IO[bytes], start: int, total: int, tick: Tick
+        self, response: requests.Response, stream: IO[bytes], start: int, total: int, tick: ProgressCallback
     ) -> None:
         done = start
         tick(done, total)

@@ -19,7 +19,7 @@ import requests
 from pydantic import ValidationError
 
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import Tick, bar, say
+from lesion_triage.console import ProgressCallback, echo, progress_bar
 from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.download import (
     DownloadedFile,
@@ -228,11 +228,11 @@ def _fetch_file(
         wrong = describe_mismatch(known, final.stat().st_size, sha256, md5)
         if wrong:
             raise DownloadError(f"{final}: {wrong}. It was not changed; move it away to download it again.")
-        say(f"  {wanted.name}: already there, {_verification(known, not record.is_unverifiable(wanted))}")
+        echo(f"  {wanted.name}: already there, {_verification(known, not record.is_unverifiable(wanted))}")
         if wanted.name not in record.files:
             record.add(wanted, None, sha256, final.stat().st_size)
         return
-    with bar(f"{wanted.name}, MB") as tick:
+    with progress_bar(f"{wanted.name}, MB") as tick:
         result = download(session, known, final, _in_megabytes(tick), retry_policy)
     if isinstance(result, UnavailableFile):
         raise DownloadError(
@@ -241,7 +241,7 @@ def _fetch_file(
         )
     record.add(wanted, result.url, result.sha256, result.size_bytes, result.verifiable)
     resumed = ", resumed" if result.resumed else ""
-    say(f"  {wanted.name}: {result.size_bytes:,} bytes{resumed}, {_verification(known, result.verifiable)}")
+    echo(f"  {wanted.name}: {result.size_bytes:,} bytes{resumed}, {_verification(known, result.verifiable)}")
 
 
 def _verification(known: RemoteFile, verifiable: bool) -> str:
@@ -255,7 +255,7 @@ def _verification(known: RemoteFile, verifiable: bool) -> str:
     return f"no checksum is published; its SHA-256 is recorded in {RECORD} and trusted from now on"
 
 
-def _in_megabytes(tick: Tick) -> Tick:
+def _in_megabytes(tick: ProgressCallback) -> ProgressCallback:
     return lambda done, total: tick(done // 1_000_000, total // 1_000_000)
 
 
@@ -270,7 +270,7 @@ def _fetch_listed_pictures(
     names = sorted(set(_picture_names(folder / listed.table, listed.columns)))
     absent: list[str] = []
     unverifiable = 0
-    with bar("pictures") as tick:
+    with progress_bar("pictures") as tick:
         for number, name in enumerate(names, 1):
             try:
                 wanted = RemoteFile(name=name, urls=(listed.base_url + quote(name),))
@@ -297,11 +297,11 @@ def _fetch_listed_pictures(
                 record.save()
             tick(number, len(names))
     record.save()
-    say(f"  {len(names) - len(absent):,} of {len(names):,} pictures are there; no checksums are published")
+    echo(f"  {len(names) - len(absent):,} of {len(names):,} pictures are there; no checksums are published")
     if unverifiable:
-        say(f"  {unverifiable:,} came without a length and may be truncated: `manifest` opens every picture")
+        echo(f"  {unverifiable:,} came without a length and may be truncated: `manifest` opens every picture")
     if absent:
-        say(f"  {len(absent):,} are named by the table but not on the server, such as {absent[0]}")
+        echo(f"  {len(absent):,} are named by the table but not on the server, such as {absent[0]}")
     return len(absent)
 
 
@@ -325,6 +325,6 @@ def _picture_names(table: Path, columns: Sequence[str]) -> Iterator[str]:
 
 
 def _unpack_archive(archive: Path, folder: Path) -> None:
-    with bar(f"unpacking {archive.name}") as tick:
+    with progress_bar(f"unpacking {archive.name}") as tick:
         count = unpack(archive, folder / archive.name.partition(".")[0], tick)
-    say(f"  {archive.name}: {count:,} files unpacked")
+    echo(f"  {archive.name}: {count:,} files unpacked")

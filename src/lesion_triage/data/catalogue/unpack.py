@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.errors import DownloadError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -52,7 +52,7 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def unpack(archive: Path, folder: Path, progress: Tick | None = None) -> int:
+def unpack(archive: Path, folder: Path, progress: ProgressCallback | None = None) -> int:
     """Unpack below ``folder``, nested archives too. Members already there with the right size are kept.
 
     Returns:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from lesion_triage.config import Data, Roots
-from lesion_triage.console import Tick
+from lesion_triage.console import ProgressCallback
 from lesion_triage.data import synthetic
 from lesion_triage.data.records import SYNTHETIC, Listing
 from lesion_triage.data.sources import (
@@ -76,7 +76,7 @@ def folders(config: Data, root: Roots) -> Roots:
     return root
 
 
-def read(root: Roots, config: Data, progress: Tick | None = None) -> Listing:
+def read(root: Roots, config: Data, progress: ProgressCallback | None = None) -> Listing:
     """List the records of the configured source, or of every part of the mixture.
 
     Raises:
