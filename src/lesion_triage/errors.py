@@ -17,8 +17,8 @@ The command line prints that sentence and exits with status 2; a traceback means
     ├── ScoringError           a case that could not be scored
     ├── TrainingError          weights, network or loss
     │   ├── DivergedError      a loss or a gradient that is not a number
-    │   └── RetryableTrainingError   a full disk, a hub out of reach, a lost process: run again, it may succeed
-    │       └── TrainingStateError   the state of an interrupted run is damaged or of another network
+    │   └── RetryableTrainingError  a full disk, a hub out of reach, a lost process: run again, it may succeed
+    │       └── TrainingStateError  the state of an interrupted run is damaged or of another network
     ├── CalibrationError       calibrator, certificate, threshold
     ├── ExportError            ONNX conversion
     │   └── ParityError        the exported graph disagrees with the network

@@ -68,11 +68,11 @@ def facts(**changes: Any) -> NoteFacts:
 def note(said: NoteFacts, history: History, catalogue: Catalogue) -> str:
     """With the questions, limits, gaps and advice that an answer of this history has."""
     unusable = sum(not photograph.usable for photograph in said.photographs)
-    asked = policy_questions(said.red_flags.flags)
+    questions = policy_questions(said.red_flags.flags)
     whole = replace(
         said,
-        questions=asked,
-        limits=assessment_limits(history, asked, photographs_unusable=unusable),
+        questions=questions,
+        limits=assessment_limits(history, questions, photographs_unusable=unusable),
         not_assessed=unassessed_aspects(history),
         counselling=counselling_for(said.disposition),
     )
