@@ -15,7 +15,8 @@ from lesion_triage.config import Config
 
 _BUNDLE = (
     "store", "scorer", "graph", "schema", "answers", "policy", "calibration", "certificate", "history",
-    "red_flags", "quality", "novelty_gate", "pixels", "metadata_stripping", "signing", "fingerprints", "messages", "document",
+    "red_flags", "quality", "novelty_gate", "pixels", "metadata_stripping", "signing", "fingerprints",
+    "messages", "document",
 )  # fmt: skip
 
 _API_PAGES = {
