@@ -218,10 +218,9 @@ def _count_saturated(pixels: NDArray[np.uint8]) -> tuple[int, int]:
     """How many pixels have at least two channels saturated, and how many have all three."""
     if pixels.max() < _SATURATED_LEVEL:  # true of most photographs
         return 0, 0
-    red, green, blue = np.moveaxis(pixels >= _SATURATED_LEVEL, -1, 0)
-    both = red & green
-    two = both | (green & blue) | (red & blue)
-    return int(np.count_nonzero(two)), int(np.count_nonzero(both & blue))
+    saturated = (pixels >= _SATURATED_LEVEL).view(np.uint8)
+    channels = saturated[..., 0] + saturated[..., 1] + saturated[..., 2]  # sum() takes ten times as long
+    return int(np.count_nonzero(channels >= 2)), int(np.count_nonzero(channels == 3))
 
 
 def _downscale(image: Image.Image, side_px: int) -> Image.Image:
