@@ -42,8 +42,9 @@ def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
 def act_sign(arguments: argparse.Namespace) -> int:
     """Verify the bundle, run its self-test, write ``signature.json``."""
     key = signing.read_private_key(arguments.key, _passphrase(arguments))
-    Scorer.open(arguments.bundle).self_test()
-    signature = signing.sign(arguments.bundle, key, replace=arguments.replace)
+    bundle = open_bundle(arguments.bundle)
+    Scorer(bundle).self_test()
+    signature = signing.sign(bundle, key, replace=arguments.replace)
     print(f"signed bundle {signature.bundle_sha256} with key {signature.key_id}")
     return 0
 
@@ -85,7 +86,7 @@ def _passphrase(arguments: argparse.Namespace) -> bytes | None:
         secret = os.environ.get(PASSPHRASE)
         if secret == "":
             raise SignatureError(f"{PASSPHRASE} is set and empty; give the passphrase, or unset it for none.")
-        return None if secret is None else secret.encode()
+        return None if secret is None else os.fsencode(secret)  # its bytes as they are, UTF-8 or not
     try:
         lines = arguments.passphrase_file.read_bytes().splitlines()
     except OSError as error:

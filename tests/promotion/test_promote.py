@@ -16,6 +16,7 @@ from lesion_triage import cli
 from lesion_triage.bundle import signing
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import SelfTest
+from lesion_triage.bundle.store import open_bundle
 from lesion_triage.cards.dossier import Dossier
 from lesion_triage.errors import PromotionError
 from lesion_triage.promotion import record
@@ -146,7 +147,7 @@ def test_a_signature_is_asked_for_only_when_keys_are_named(run, tmp_path, capsys
     private, public, _ = signing.generate_key_pair(tmp_path / "key", None)
     assert promote(run, "--trusted", str(public)) == 2
     assert "SignatureError" in capsys.readouterr().err
-    signing.sign(run / "bundle", signing.read_private_key(private, None))
+    signing.sign(open_bundle(run / "bundle"), signing.read_private_key(private, None))
     assert promote(run, "--trusted", str(public)) == 0
     assert "signed with key" in capsys.readouterr().out
 

@@ -28,6 +28,7 @@ from uvicorn.server import ServerState
 
 import httpx_60s
 from lesion_triage.bundle import signing
+from lesion_triage.bundle.store import open_bundle
 from triage_server import lingering_close
 from triage_server.api_keys import new_key
 from triage_server.protocol import make_protocol_class
@@ -995,9 +996,9 @@ def test_only_bundles_of_those_who_are_trusted_are_served(
     trust = {"TRIAGE_TRUSTED_KEYS": str(tmp_path / "maker.pub.pem")}
     assert "not signed" in refused(*arguments, **trust)
     assert "No signer is trusted" in refused(*arguments, TRIAGE_ALLOW_UNSIGNED="0")
-    signing.sign(bundle, signing.read_private_key(tmp_path / "stranger.pem", None))
+    signing.sign(open_bundle(bundle), signing.read_private_key(tmp_path / "stranger.pem", None))
     assert "none of the 1 trusted" in refused(*arguments, **trust)
-    signing.sign(bundle, signing.read_private_key(tmp_path / "maker.pem", None), replace=True)
+    signing.sign(open_bundle(bundle), signing.read_private_key(tmp_path / "maker.pem", None), replace=True)
     with start(bundle, tmp_path, **trust) as server:
         assert "signature of this bundle is not checked" not in server.text()
     whole = (bundle / "signature.json").read_bytes()

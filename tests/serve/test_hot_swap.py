@@ -202,7 +202,7 @@ def test_who_is_trusted_is_read_again_at_a_swap(start: Any, tmp_path: Path) -> N
     for name in ("maker", "stranger"):
         signing.generate_key_pair(tmp_path / name, None)
         bundle = tiny.make(tmp_path / f"by-{name}", threshold=0.5 if name == "maker" else 0.4)
-        signing.sign(bundle.folder, signing.read_private_key(tmp_path / f"{name}.pem", None))
+        signing.sign(bundle, signing.read_private_key(tmp_path / f"{name}.pem", None))
         bundles.append(bundle)
     shutil.copy(tmp_path / "maker.pub.pem", trusted)
     link = tmp_path / "served"

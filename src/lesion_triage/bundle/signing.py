@@ -19,12 +19,14 @@ from pydantic import StringConstraints
 
 from lesion_triage.bundle.document import Document, Sha256, canonical_json, sha256_of, timestamp
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.store import SIGNATURE_FILE, Bundle, open_bundle, read_document
+from lesion_triage.bundle.store import SIGNATURE_FILE, Bundle, read_document
 from lesion_triage.errors import BundleError, SignatureError
 
 PRIVATE_SUFFIX = ".pem"
 PUBLIC_SUFFIX = ".pub.pem"
 
+_MAX_PASSPHRASE_BYTES = 1023
+"""OpenSSL's limit."""
 _DOMAIN_PREFIX = b"lesion-triage bundle signature, version 1\n"
 """Prefix of the signed statement (domain separation): no signature made for another purpose fits here."""
 
@@ -55,25 +57,22 @@ def key_id_of(key: Ed25519PublicKey) -> str:
 
 
 def sign(
-    folder: Path, key: Ed25519PrivateKey, *, replace: bool = False, signed_at: datetime | None = None
+    bundle: Bundle, key: Ed25519PrivateKey, *, replace: bool = False, signed_at: datetime | None = None
 ) -> Signature:
-    """Verify the bundle in ``folder``, then write its signature.
+    """Write the signature of an opened bundle into its folder: what was verified in memory is what is signed.
 
     Args:
-        folder: a sealed bundle.
+        bundle: to be signed.
         key: the signer's.
         replace: overwrite an existing signature.
         signed_at: with time zone; default: the environment's SOURCE_DATE_EPOCH, else the current time.
 
     Raises:
-        BundleError: the bundle does not pass every check of ``open_bundle``.
         SignatureError: it is signed already, or the folder cannot be written.
     """
-    bundle = open_bundle(folder)
+    path = bundle.folder / SIGNATURE_FILE
     if bundle.signature is not None and not replace:
-        raise SignatureError(
-            f"{folder / SIGNATURE_FILE}: the bundle is already signed; replace the signature with --replace."
-        )
+        raise SignatureError(f"{path}: the bundle is already signed; replace the signature with --replace.")
     draft = Signature(
         key_id=key_id_of(key.public_key()),
         bundle_sha256=bundle.sha256,
@@ -82,9 +81,9 @@ def sign(
     )
     signed = draft.model_copy(update={"signature": key.sign(draft.statement()).hex()})
     try:
-        write_atomically(folder / SIGNATURE_FILE, signed.to_json().encode())
+        write_atomically(path, signed.to_json().encode())
     except OSError as error:
-        raise SignatureError(f"{folder / SIGNATURE_FILE}: cannot be written ({error.strerror}).") from None
+        raise SignatureError(f"{path}: cannot be written ({error.strerror}).") from None
     return signed
 
 
@@ -195,12 +194,19 @@ def generate_key_pair(stem: Path, passphrase: bytes | None) -> tuple[Path, Path,
         The two paths and the fingerprint.
 
     Raises:
-        SignatureError: one of the files exists, or they cannot be written; neither was left behind.
+        SignatureError: ``stem`` names no file, the passphrase is too long, one of the files exists, or they
+            cannot be written; neither was left behind.
     """
+    if stem.name in ("", ".."):
+        raise SignatureError(f"{stem}: expected the path of the keys without extension, such as maker.")
     private, public = (stem.with_name(stem.name + suffix) for suffix in (PRIVATE_SUFFIX, PUBLIC_SUFFIX))
     if found := [path for path in (private, public) if os.path.lexists(path)]:
         raise SignatureError(f"{found[0]}: exists; a key is never overwritten, choose another name.")
     key = Ed25519PrivateKey.generate()
+    if passphrase and len(passphrase) > _MAX_PASSPHRASE_BYTES:
+        raise SignatureError(
+            f"The passphrase has {len(passphrase):,} bytes, expected at most {_MAX_PASSPHRASE_BYTES:,}."
+        )
     encryption = (
         serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
     )
