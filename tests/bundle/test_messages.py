@@ -1,6 +1,8 @@
 """Every code has a text in every language, every text its code, and none names or excludes a condition."""
 
 import json
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -200,6 +202,7 @@ def test_a_code_without_a_text_is_refused(tmp_path: Path, section: str) -> None:
         ('{"name": "English", "name": "Anglais"}', "key 'name' stands twice"),
         ("[]", "expected an object of sections, found list"),
         ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_a_file_that_is_not_right_is_refused(tmp_path: Path, upper: Any, complaint: str) -> None:
@@ -218,3 +221,20 @@ def test_a_language_that_is_not_there_is_refused_with_those_that_are(language: s
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a folder of message catalogues"):
         available_languages(tmp_path / "none")
+
+
+def test_a_folder_that_may_not_be_listed_is_refused_with_the_reason(
+    tmp_path: Path, ordinary_user: Callable[[], AbstractContextManager[None]]
+) -> None:
+    tmp_path.chmod(0o311)
+    try:
+        with ordinary_user(), pytest.raises(ConfigError, match=r"message catalogues \(Permission denied\)"):
+            available_languages(tmp_path)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_folder_in_place_of_a_catalogue_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "fr.json").mkdir()
+    with pytest.raises(ConfigError, match=r"fr\.json: cannot be read as a catalogue"):
+        Catalogue.load("fr", tmp_path)

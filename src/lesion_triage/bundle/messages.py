@@ -147,9 +147,8 @@ class Catalogue(Document):
         if catalogue.language != language:
             raise ConfigError(f"{where}: says language '{catalogue.language}', expected '{language}'.")
         catalogue._check_codes(where)
-        reference = (
-            catalogue if (language, extra) == (REFERENCE_LANGUAGE, None) else cls.load(REFERENCE_LANGUAGE)
-        )
+        is_reference = (language, extra) == (REFERENCE_LANGUAGE, None)
+        reference = catalogue if is_reference else english_catalogue()
         catalogue._check_placeholders(where, dict(reference.texts()))
         return catalogue
 
@@ -207,12 +206,16 @@ def available_languages(extra: Path | None = None) -> tuple[str, ...]:
     """The languages that can be loaded, in alphabetical order.
 
     Raises:
-        ConfigError: ``extra`` is not a folder.
+        ConfigError: ``extra`` is not a folder, or cannot be listed.
     """
-    if extra is not None and not extra.is_dir():
-        raise ConfigError(f"{extra}: expected a folder of message catalogues, found none.")
     names = [entry.name for entry in _shipped_folder().iterdir()]
-    names += [entry.name for entry in extra.iterdir()] if extra is not None else []
+    if extra is not None:
+        try:
+            names += [entry.name for entry in extra.iterdir()]
+        except OSError as error:
+            raise ConfigError(
+                f"{extra}: expected a folder of message catalogues ({error.strerror})."
+            ) from None
     return tuple(sorted({name.removesuffix(".json") for name in names if name.endswith(".json")}))
 
 
@@ -243,17 +246,19 @@ def _read_catalogue_files(language: str, extra: Path | None) -> Iterator[tuple[s
     if extra is not None:
         places.append(extra / name)
     for place in places:
-        if place.is_file():
-            try:
-                yield str(place), place.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"{place}: cannot be read as a catalogue ({error}).") from None
+        try:
+            text = place.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{place}: cannot be read as a catalogue ({error}).") from None
+        yield str(place), text
 
 
 def _parse_catalogue(text: str, where: str) -> dict[str, Any]:
     try:
         tree = json.loads(text, object_pairs_hook=_refuse_duplicate_keys)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not valid JSON ({error}).") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected an object of sections, found {type(tree).__name__}.")
