@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,47 @@ def test_help_imports_no_training_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_of_the_table_has_its_functions(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([verb, "--help"])
+    assert caught.value.code == 0
+    assert f"usage: lesion-triage {verb} " in capsys.readouterr().out
+    action = cli.VERBS[verb].act
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute"):  # is called with it
+        action(None)
+
+
+SUMMARY = ["summary", "experiments/ham10000-baseline/seed-0.json"]
+
+
+@pytest.mark.parametrize("buffering", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", [SUMMARY, ["tables", "--check", "LICENSE"], ["--help"]])
+def test_output_that_nobody_reads_or_that_finds_no_room_is_not_taken_for_done(command, buffering):
+    """``promote BUNDLE | head -1`` stops before the alias is moved: neither 0 nor 1, which mean done."""
+
+    def run(output):
+        words = [sys.executable, "-m", "lesion_triage", *command]
+        environment = {**os.environ, "PYTHONUNBUFFERED": buffering}
+        pipes = {"stdout": output, "stderr": subprocess.PIPE}
+        done = subprocess.run(words, check=False, text=True, env=environment, **pipes)
+        return done.returncode, done.stderr
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    closed = run(writing)
+    os.close(writing)
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        no_room = run(full)
+    if command == ["--help"]:
+        assert closed == no_room == (0, "")
+    else:
+        assert closed == (141, "")
+        assert no_room[0] == 2
+        assert no_room[1].startswith("the disk is full")
+        assert no_room[1].count("\n") == 1
 
 
 @pytest.mark.parametrize("runs", [".", "experiments/runs"])

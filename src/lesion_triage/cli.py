@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from lesion_triage import __version__
-from lesion_triage.errors import LesionTriageError
-
-RUNS = Path("experiments/runs")
+from lesion_triage.errors import ConfigError, LesionTriageError
 
 
 @dataclass(frozen=True)
@@ -24,169 +26,23 @@ class Verb:
     act: Callable[[argparse.Namespace], int]
 
 
-VerbFunctions = tuple[Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+def _lazy_verb(text: str, module: str, add_arguments: str = "add_arguments", act: str = "act") -> Verb:
+    """A verb whose functions are in a module of a room."""
+    return Verb(text, _lazy(module, add_arguments), _lazy(module, act))
 
 
-def _lazy_verb(text: str, load_functions: Callable[[], VerbFunctions]) -> Verb:
-    """A verb whose room names its arguments itself; the room is imported when the verb is used."""
+def _lazy(module: str, function: str) -> Callable[[Any], Any]:
+    """A function of a module, which is imported when the function is called."""
 
-    def add_arguments(parser: argparse.ArgumentParser) -> None:
-        load_functions()[0](parser)
+    def call(argument: Any) -> Any:
+        return getattr(import_module(f"lesion_triage.{module}"), function)(argument)
 
-    def act(arguments: argparse.Namespace) -> int:
-        return load_functions()[1](arguments)
-
-    return Verb(text, add_arguments, act)
-
-
-def _plan() -> VerbFunctions:
-    from lesion_triage.clinic import plan
-
-    return plan.add_arguments, plan.act
-
-
-def _queue() -> VerbFunctions:
-    from lesion_triage.clinic import queue
-
-    return queue.add_arguments, queue.act
-
-
-def _recertify() -> VerbFunctions:
-    from lesion_triage.clinic import recertify
-
-    return recertify.add_arguments, recertify.act
-
-
-def _tally() -> VerbFunctions:
-    from lesion_triage.clinic import pool
-
-    return pool.add_tally_arguments, pool.act_tally
-
-
-def _pool() -> VerbFunctions:
-    from lesion_triage.clinic import pool
-
-    return pool.add_pool_arguments, pool.act_pool
-
-
-def _certificate() -> VerbFunctions:
-    from lesion_triage.clinic import certificate
-
-    return certificate.add_arguments, certificate.act
-
-
-def _splits() -> VerbFunctions:
-    from lesion_triage.data import published_splits
-
-    return published_splits.add_arguments, published_splits.act
-
-
-def _cards() -> VerbFunctions:
-    from lesion_triage.cards import command
-
-    return command.add_arguments, command.act
-
-
-def _change_record() -> VerbFunctions:
-    from lesion_triage.cards import change_command
-
-    return change_command.add_arguments, change_command.act
-
-
-def _promote() -> VerbFunctions:
-    from lesion_triage.promotion import command
-
-    return command.add_arguments, command.act
-
-
-def _proof() -> VerbFunctions:
-    from lesion_triage.proof import command
-
-    return command.add_arguments, command.act
-
-
-def _reproduce() -> VerbFunctions:
-    from lesion_triage.reproduce import command
-
-    return command.add_arguments, command.act
-
-
-def _robustness() -> VerbFunctions:
-    from lesion_triage import robustness
-
-    return robustness.add_arguments, robustness.act
-
-
-def _transfer() -> VerbFunctions:
-    from lesion_triage import transfer
-
-    return transfer.add_arguments, transfer.act
-
-
-def _report() -> VerbFunctions:
-    from lesion_triage import report
-
-    return report.add_arguments, report.act
-
-
-def _compare() -> VerbFunctions:
-    from lesion_triage import compare
-
-    return compare.add_arguments, compare.act
-
-
-def _tables() -> VerbFunctions:
-    from lesion_triage.tables import command
-
-    return command.add_arguments, command.act
-
-
-def _datasets() -> VerbFunctions:
-    from lesion_triage.data.catalogue import command
-
-    return command.add_arguments, command.act
-
-
-def _keygen() -> VerbFunctions:
-    from lesion_triage import sign
-
-    return sign.add_keygen_arguments, sign.act_keygen
-
-
-def _score_batch() -> VerbFunctions:
-    from lesion_triage.backlog import command
-
-    return command.add_arguments, command.act
-
-
-def _sign() -> VerbFunctions:
-    from lesion_triage import sign
-
-    return sign.add_sign_arguments, sign.act_sign
-
-
-def _verify() -> VerbFunctions:
-    from lesion_triage import sign
-
-    return sign.add_verify_arguments, sign.act_verify
-
-
-def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    _configured_arguments(parser)
-    _sweep()[0](parser)
-
-
-def _sweep() -> VerbFunctions:
-    from lesion_triage.sweep import command
-
-    return command.add_arguments, command.act
-
-
-def _run_sweep(arguments: argparse.Namespace) -> int:
-    return _sweep()[1](arguments)
+    return call
 
 
 def _configured_arguments(parser: argparse.ArgumentParser) -> None:
+    from lesion_triage.runs import RUNS
+
     parser.add_argument("config", type=Path, help="YAML file, such as configs/ham10000.yaml")
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the dataset")
     parser.add_argument(
@@ -224,7 +80,6 @@ def _training_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run_pipeline(arguments: argparse.Namespace) -> int:
     from lesion_triage import config_file, pipeline
-    from lesion_triage.errors import ConfigError
 
     if arguments.fresh and arguments.resume:
         raise ConfigError("--fresh starts training over, and --resume refuses to; give only one.")
@@ -252,7 +107,6 @@ def _audit_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _audit(arguments: argparse.Namespace) -> int:
     from lesion_triage import config_file, pipeline
-    from lesion_triage.errors import ConfigError
 
     if arguments.tables_only and arguments.pictures:
         raise ConfigError(
@@ -270,127 +124,106 @@ def _audit(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _score_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photograph: JPEG, PNG or WebP")
-    parser.add_argument(
-        "--one-case", action="store_true", help="all photographs show one lesion; without it each is a case"
-    )
-    parser.add_argument(
-        "--history", default="{}", metavar="JSON", help='such as {"bleeding": true, "age_years": 61}'
-    )
-    parser.add_argument("--language", default="en", metavar="TAG", help="language of all texts (%(default)s)")
-    parser.add_argument(
-        "--catalogues", type=Path, metavar="DIR", help="a site's own message catalogues, see docs/messages.md"
-    )
-    parser.add_argument(
-        "--note", action="store_true", help="print the note for the clinical record instead of JSON"
-    )
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    from lesion_triage.sweep import command
+
+    _configured_arguments(parser)
+    command.add_arguments(parser)
 
 
-def _score(arguments: argparse.Namespace) -> int:
-    from lesion_triage import score
-
-    return score.score(
-        arguments.bundle,
-        arguments.images,
-        arguments.one_case,
-        arguments.history,
-        arguments.language,
-        arguments.catalogues,
-        arguments.note,
-    )
-
-
-def _summary_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("results", type=Path, nargs="+", help="results.json of evaluations on the same split")
-    parser.add_argument("--deals", action="store_true", help="each run has a split of its own")
-
-
-def _summary(arguments: argparse.Namespace) -> int:
-    from lesion_triage.evaluate.summary import summary
-
-    print(summary(arguments.results, deals=arguments.deals), end="")
-    return 0
-
-
-def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="a configuration with drawn data, configs/demo.yaml")
-    parser.add_argument(
-        "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)"
-    )
-
-
-def _demo(arguments: argparse.Namespace) -> int:
-    from lesion_triage import demo
-
-    return demo.demo(arguments.config, arguments.runs)
-
-
-_PIPELINE_VERBS = {
-    "run": "the whole pipeline; starts at the first stage whose inputs changed",
-    "manifest": "1. list the pictures, hash them, name the unusable ones",
-    "split": "2. split patients or lesions into train, validation, calibration and test",
-    "audit": "look for leaks and shortcuts: in the data, and in the model where there is one",
-    "train": "3. fine-tune, write the ONNX graph, score validation and calibration with it",
-    "calibrate": "4. fit the calibrator, certify the threshold",
-    "export": "5. compare ONNX with torch, seal the bundle",
-    "evaluate": "6. open the test split on the sealed bundle, write the report",
-}
-_STAGE_ARGUMENTS = {
-    "run": _training_arguments,
-    "manifest": _first_stage_arguments,
-    "split": _first_stage_arguments,
-    "train": _training_arguments,
-}
 VERBS: dict[str, Verb] = {
     "datasets": _lazy_verb(
-        "0. the public datasets: what they are, how to get them, what a copy lacks", _datasets
+        "0. the public datasets: what they are, how to get them, what a copy lacks", "data.catalogue.command"
     ),
-    **{
-        name: Verb(text, _STAGE_ARGUMENTS.get(name, _pipeline_arguments), _run_pipeline)
-        for name, text in _PIPELINE_VERBS.items()
-    },
-    "audit": Verb(_PIPELINE_VERBS["audit"], _audit_arguments, _audit),  # it keeps its place in the pipeline
-    "score": Verb("7. score photographs with a bundle, one JSON line per case", _score_arguments, _score),
-    "score-batch": _lazy_verb("score a backlog of cases, one row for each, in parquet", _score_batch),
-    "keygen": _lazy_verb("make a pair of keys for signing bundles", _keygen),
-    "sign": _lazy_verb("sign a bundle, so that a server can tell who made it", _sign),
-    "verify": _lazy_verb("check a bundle's hashes, signature and self-test", _verify),
+    "run": Verb(
+        "the whole pipeline; starts at the first stage whose inputs changed",
+        _training_arguments,
+        _run_pipeline,
+    ),
+    "manifest": Verb(
+        "1. list the pictures, hash them, name the unusable ones", _first_stage_arguments, _run_pipeline
+    ),
+    "split": Verb(
+        "2. split patients or lesions into train, validation, calibration and test",
+        _first_stage_arguments,
+        _run_pipeline,
+    ),
+    "audit": Verb(
+        "look for leaks and shortcuts: in the data, and in the model where there is one",
+        _audit_arguments,
+        _audit,
+    ),
+    "train": Verb(
+        "3. fine-tune, write the ONNX graph, score validation and calibration with it",
+        _training_arguments,
+        _run_pipeline,
+    ),
+    "calibrate": Verb("4. fit the calibrator, certify the threshold", _pipeline_arguments, _run_pipeline),
+    "export": Verb("5. compare ONNX with torch, seal the bundle", _pipeline_arguments, _run_pipeline),
+    "evaluate": Verb(
+        "6. open the test split on the sealed bundle, write the report", _pipeline_arguments, _run_pipeline
+    ),
+    "score": _lazy_verb("7. score photographs with a bundle, one JSON line per case", "score"),
+    "score-batch": _lazy_verb("score a backlog of cases, one row for each, in parquet", "backlog.command"),
+    "keygen": _lazy_verb(
+        "make a pair of keys for signing bundles", "sign", "add_keygen_arguments", "act_keygen"
+    ),
+    "sign": _lazy_verb(
+        "sign a bundle, so that a server can tell who made it", "sign", "add_sign_arguments", "act_sign"
+    ),
+    "verify": _lazy_verb(
+        "check a bundle's hashes, signature and self-test", "sign", "add_verify_arguments", "act_verify"
+    ),
     "splits": _lazy_verb(
-        "publish a run's splits without names, or check them against published ones", _splits
+        "publish a run's splits without names, or check them against published ones", "data.published_splits"
     ),
-    "certificate": _lazy_verb("print what a bundle's certificate says, on one page", _certificate),
+    "certificate": _lazy_verb("print what a bundle's certificate says, on one page", "clinic.certificate"),
     "plan": _lazy_verb(
-        "how many confirmed cases a certificate needs, what it promises, what it costs", _plan
+        "how many confirmed cases a certificate needs, what it promises, what it costs", "clinic.plan"
     ),
-    "recertify": _lazy_verb("certify a bundle again on a clinic's own confirmed cases", _recertify),
-    "tally": _lazy_verb("count one clinic's misses, for a certificate that several clinics share", _tally),
-    "pool": _lazy_verb("certify on the counts of several clinics", _pool),
-    "queue": _lazy_verb("simulate the reading queue: bands, flags, deadlines", _queue),
-    "proof": _lazy_verb("test the certificate's promise on recorded scores, many thousands of times", _proof),
+    "recertify": _lazy_verb("certify a bundle again on a clinic's own confirmed cases", "clinic.recertify"),
+    "tally": _lazy_verb(
+        "count one clinic's misses, for a certificate that several clinics share",
+        "clinic.pool",
+        "add_tally_arguments",
+        "act_tally",
+    ),
+    "pool": _lazy_verb(
+        "certify on the counts of several clinics", "clinic.pool", "add_pool_arguments", "act_pool"
+    ),
+    "queue": _lazy_verb("simulate the reading queue: bands, flags, deadlines", "clinic.queue"),
+    "proof": _lazy_verb(
+        "test the certificate's promise on recorded scores, many thousands of times", "proof.command"
+    ),
     "robustness": _lazy_verb(
-        "corrupt a run's test photographs, show it unrelated ones, report who is missed", _robustness
+        "corrupt a run's test photographs, show it unrelated ones, report who is missed", "robustness"
     ),
-    "sweep": Verb("search hyper-parameters on the validation split", _sweep_arguments, _run_sweep),
-    "transfer": _lazy_verb("measure a bundle on another dataset, where its certificate is void", _transfer),
-    "report": _lazy_verb("write a run's report again, compare it with another run, print it as PDF", _report),
+    "sweep": replace(
+        _lazy_verb("search hyper-parameters on the validation split", "sweep.command"),
+        add_arguments=_sweep_arguments,
+    ),
+    "transfer": _lazy_verb("measure a bundle on another dataset, where its certificate is void", "transfer"),
+    "report": _lazy_verb(
+        "write a run's report again, compare it with another run, print it as PDF", "report"
+    ),
     "compare": _lazy_verb(
-        "compare two runs' bundles on the test cases that they share, with paired intervals", _compare
+        "compare two runs' bundles on the test cases that they share, with paired intervals", "compare"
     ),
     "cards": _lazy_verb(
-        "model card, dataset card and reporting checklists of a run, with blanks marked", _cards
+        "model card, dataset card and reporting checklists of a run, with blanks marked", "cards.command"
     ),
     "change-record": _lazy_verb(
-        "compare a new bundle with the one in use: what changed, and is it worse", _change_record
+        "compare a new bundle with the one in use: what changed, and is it worse", "cards.change_command"
     ),
-    "promote": _lazy_verb("point champion or challenger in MLflow's registry at a bundle", _promote),
-    "reproduce": _lazy_verb("repeat a recorded experiment and compare it cell by cell", _reproduce),
+    "promote": _lazy_verb(
+        "point champion or challenger in MLflow's registry at a bundle", "promotion.command"
+    ),
+    "reproduce": _lazy_verb("repeat a recorded experiment and compare it cell by cell", "reproduce.command"),
     "tables": _lazy_verb(
-        "fill the marked numbers of all pages from the records, or list those that drifted", _tables
+        "fill the marked numbers of all pages from the records, or list those that drifted", "tables.command"
     ),
-    "summary": Verb("one table of several seeds' results.json", _summary_arguments, _summary),
-    "demo": Verb("the whole pipeline on drawn pictures, then three cases over HTTP", _demo_arguments, _demo),
+    "summary": _lazy_verb("one table of several seeds' results.json", "evaluate.summary"),
+    "demo": _lazy_verb("the whole pipeline on drawn pictures, then three cases over HTTP", "demo"),
 }
 
 
@@ -417,19 +250,22 @@ def parser(requested_verb: str | None = None) -> argparse.ArgumentParser:
 
 _EXTRAS = {"pyarrow": "batch", "ray": "ray"}
 """Package -> extra that installs it, where that is not ``train``."""
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit status; docs/configuration.md lists them.
 
     0: done. 1: done, and the answer is no (some verbs). 2: refused, explained in one sentence. 3: not
-    compared (``reproduce``). 130 or 143: interrupted.
+    compared (``reproduce``). 130, 143 or 141: interrupted, or the reader of the output closed it.
     """
     words = sys.argv[1:] if argv is None else argv
     requested_verb = next((word for word in words if word in VERBS), "")
     try:
         arguments = parser(requested_verb).parse_args(words)  # a verb may import its room to describe itself
-        return VERBS[arguments.verb].act(arguments)
+        status = VERBS[arguments.verb].act(arguments)
+        _flush_output()  # here, where output that cannot be written still becomes a status
+        return status
     except LesionTriageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -445,5 +281,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the same command continues from here.", file=sys.stderr)
         return getattr(interrupt, "status", 130)  # 143 after SIGTERM
     except BrokenPipeError:
+        return 128 + signal.SIGPIPE  # not 0: the verb may have stopped halfway, as ``promote | head`` does
+    except OSError as error:
+        if error.errno not in _DISK_FULL_ERRNOS:
+            raise
+        print(f"the disk is full ({error}); free some room and run the same command again.", file=sys.stderr)
+        return 2
+    finally:
+        _discard_unwritten_output()
+
+
+def _flush_output() -> None:
+    print(end="", flush=True)  # does nothing if standard output is closed
+
+
+def _discard_unwritten_output() -> None:
+    """Keep the interpreter from failing again, as it ends, on output that cannot be written."""
+    try:
+        _flush_output()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

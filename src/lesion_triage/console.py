@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +14,19 @@ ProgressCallback = Callable[[int, int], None]
 
 _LINE_EVERY_SECONDS = 15.0
 
-console = Console(highlight=False, soft_wrap=True)
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line: Rich would end the process with 1, which means done."""
+        raise BrokenPipeError
+
+
+console = _Console(highlight=False, soft_wrap=True)
 
 
 def echo(text: str) -> None:
     """Print one line at once, also when the output is a pipe."""
-    console.print(text, markup=False)
-    sys.stdout.flush()
+    console.print(text, markup=False)  # Rich flushes
 
 
 @contextmanager

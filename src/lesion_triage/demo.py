@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import os
@@ -23,9 +24,22 @@ from lesion_triage import config_file, pipeline, predictions
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.console import console, echo
 from lesion_triage.errors import ConfigError, RunError
-from lesion_triage.runs import Run
+from lesion_triage.runs import RUNS, Run
 
 _READY_SECONDS = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("config", type=Path, help="a configuration with drawn data, configs/demo.yaml")
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs (%(default)s)"
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Run the demonstration. Returns 0."""
+    return demo(arguments.config, arguments.runs)
 
 
 def demo(path: Path, root: Path) -> int:

@@ -27,6 +27,8 @@ from lesion_triage.console import echo
 from lesion_triage.data.walk import walk_folders
 from lesion_triage.errors import RunError
 
+RUNS = Path("experiments/runs")
+"""Folder of all runs, unless another is named."""
 FROZEN_CONFIG = "config.yaml"
 _IDENTITY = "config.sha256"
 _OPENINGS = "test_openings.jsonl"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,38 @@ from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.errors import ImageError, ScoringError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("bundle", type=Path, help="folder of a sealed bundle")
+    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help="photograph: JPEG, PNG or WebP")
+    parser.add_argument(
+        "--one-case", action="store_true", help="all photographs show one lesion; without it each is a case"
+    )
+    parser.add_argument(
+        "--history", default="{}", metavar="JSON", help='such as {"bleeding": true, "age_years": 61}'
+    )
+    parser.add_argument("--language", default="en", metavar="TAG", help="language of all texts (%(default)s)")
+    parser.add_argument(
+        "--catalogues", type=Path, metavar="DIR", help="a site's own message catalogues, see docs/messages.md"
+    )
+    parser.add_argument(
+        "--note", action="store_true", help="print the note for the clinical record instead of JSON"
+    )
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Score, and print. Returns 0, or 2 if any case could not be scored."""
+    return score(
+        arguments.bundle,
+        arguments.images,
+        arguments.one_case,
+        arguments.history,
+        arguments.language,
+        arguments.catalogues,
+        arguments.note,
+    )
 
 
 def score(

@@ -1,4 +1,6 @@
-"""Several evaluations of one configuration in one table, as in README. Imports this room and the errors.
+"""``lesion-triage summary``: several evaluations of one configuration in one table, as in README.
+
+Imports this room and the errors.
 
 Each row has the mean over the runs and two uncertainties that must not be mixed:
 
@@ -11,6 +13,7 @@ Each row has the mean over the runs and two uncertainties that must not be mixed
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +33,18 @@ _METRICS = (
 _SPLITS_HASH = "splits_sha256"
 _MUST_MATCH = ("manifest_sha256", _SPLITS_HASH, "split", "unit")
 _REQUIRED = (*_MUST_MATCH, "slices", "parity", "photographs", "positives", "missed")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.add_argument("results", type=Path, nargs="+", help="results.json of evaluations on the same split")
+    parser.add_argument("--deals", action="store_true", help="each run has a split of its own")
+
+
+def act(arguments: argparse.Namespace) -> int:
+    """Print the table. Returns 0."""
+    print(summary(arguments.results, deals=arguments.deals), end="")
+    return 0
 
 
 def summary(paths: Sequence[Path], *, deals: bool = False) -> str:

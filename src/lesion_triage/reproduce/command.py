@@ -25,9 +25,9 @@ from lesion_triage.reproduce.definition import Experiment, VersionName, load_exp
 from lesion_triage.reproduce.machine import describe_differences, machine_facts
 from lesion_triage.reproduce.records import StepResult
 from lesion_triage.reproduce.workspace import Workspace, find_datasets, missing_datasets
+from lesion_triage.runs import RUNS
 from lesion_triage.tracking import Tracker
 
-RUNS = Path("experiments/runs")
 _STATUS_TEXTS = {0: "all cells agree", 1: "some cells differ", 3: "some cells could not be compared"}
 
 
