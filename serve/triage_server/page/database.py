@@ -237,6 +237,8 @@ def migrate(engine: Engine) -> None:
     with engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")  # a large table takes time
+        else:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # sqlite3 begins none for CREATE and ALTER
         config = _alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import create_engine, inspect, text
 
 import tiny_bundle
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
-from triage_server.page.database import Base, migrate_at, open_database
+from triage_server.page.database import Base, _parse_url, migrate_at, open_database
 from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.records import Actor
 from triage_server.page.store import ReadingQueue
@@ -279,6 +279,19 @@ def test_migrations_make_the_tables_that_the_program_describes(database_address:
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
     engine.dispose()
+
+
+def test_migration_that_fails_leaves_the_database_as_it_was(database_address: str) -> None:
+    engine = create_engine(_parse_url(database_address))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE outcomes (x INTEGER)"))  # in the way of the last table
+    with pytest.raises(ConfigError):
+        migrate_at(database_address)
+    assert inspect(engine).get_table_names() == ["outcomes"]
+    with engine.begin() as connection:
+        connection.execute(text("DROP TABLE outcomes"))
+    engine.dispose()
+    assert migrate_at(database_address) == (None, "0001")
 
 
 def test_tables_of_another_version_are_refused_until_they_are_migrated(
