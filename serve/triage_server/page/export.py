@@ -123,19 +123,26 @@ def zip_chunks(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[bytes]:
         numbers: of cases that have been read.
     """
     sink, tables = _Sink(), _Tables()
-    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(sink, "w") as archive:
         for case in _cases_in_order(queue, numbers):
             if _needs_in_person(case) is not None and case.history is not None:
                 photographs = queue.photographs(case.number)
                 if len(photographs) < len(case.photographs):
                     continue
                 for position, (kind, data) in enumerate(zip(case.photographs, photographs, strict=True)):
-                    archive.writestr(zipfile.ZipInfo(_photograph_path(case, position, kind), _ZIP_DATE), data)
+                    archive.writestr(_zip_entry(_photograph_path(case, position, kind)), data)
             tables.add(case)
             yield sink.take()
         for name, text in tables.files():
-            archive.writestr(zipfile.ZipInfo(name, _ZIP_DATE), text)
+            archive.writestr(_zip_entry(name), text)
     yield sink.take()
+
+
+def _zip_entry(name: str) -> zipfile.ZipInfo:
+    """Compressed, since a program that reads the stream cannot know where an uncompressed entry ends."""
+    entry = zipfile.ZipInfo(name, _ZIP_DATE)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
 
 
 def _cases_in_order(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[QueuedCase]:

@@ -233,6 +233,16 @@ def test_export_comes_piece_by_piece(browser: Any) -> None:
     assert max(len(piece) for piece in pieces[:-1]) < 3 * len(photograph(0, 90))
 
 
+def test_export_can_be_read_as_a_stream(browser: Any) -> None:
+    """Its entries give their size behind their bytes, so that only compressed ones end by themselves."""
+    case = browser.send_case(photograph(0, 90))
+    browser.read_case(case)
+    browser.record_outcome(case, "true")
+    with zipfile.ZipFile(io.BytesIO(browser.post("/ui/export").content)) as archive:
+        assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_DEFLATED}
+        assert archive.testzip() is None
+
+
 def test_export_names_what_this_version_cannot_read_and_holds_all_else(
     browser: Any, tmp_path: Path, written_by_another_version: Any
 ) -> None:
