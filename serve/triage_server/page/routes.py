@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import cast, get_args
 
@@ -24,11 +25,11 @@ from triage_server.page.forms import Form
 from triage_server.page.history import questions_for
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
 from triage_server.page.route import page_router, redirect
+from triage_server.page.store import CASE_NUMBER
 from triage_server.problems import RequestError
 from triage_server.service import service_of
 
 _REASON_LENGTHS = range(3, 2001)
-_CASE_NUMBER = re.compile("[2-9A-Z]{4}-[2-9A-Z]{4}")
 _CONFIRMABLE_ACTIONS = ("sent", "reading", "outcome", "deleted")
 
 router = page_router()
@@ -130,10 +131,11 @@ async def reading(request: Request) -> Response:
             seen = len(found.readings)
             if form.get("readings") != str(seen):
                 raise RequestError("read_meanwhile")
-            await record_event(request, "reading", {"case_hmac": page.case_hash(number), "decision": chosen})
-            await page.run_in_thread(
-                lambda: page.queue.record_reading(number, context.actor, chosen, reason, readings_seen=seen)
-            )
+            line = {"case_hmac": page.case_hash(number), "decision": chosen}
+            async with _recorded(request, "reading", line):
+                await page.run_in_thread(
+                    lambda: page.queue.record_reading(number, context.actor, chosen, reason, seen)
+                )
         return number
 
     try:
@@ -164,10 +166,10 @@ async def outcome(request: Request) -> Response:
         line = {"case_hmac": page.case_hash(number), "needs_in_person": values[needs], "confirmed_by": how}
         async with page.case_locks.lock(number):
             await _require_read(page, number)
-            await record_event(request, "outcome", line)
-            await page.run_in_thread(
-                lambda: page.queue.record_outcome(number, context.actor, values[needs], confirmed_by)
-            )
+            async with _recorded(request, "outcome", line):
+                await page.run_in_thread(
+                    lambda: page.queue.record_outcome(number, context.actor, values[needs], confirmed_by)
+                )
         return number
 
     return redirect("/ui/read", done="outcome", case=await page.submit_once(request, form, work))
@@ -183,10 +185,11 @@ async def delete(request: Request) -> Response:
         return await _render_case(request, ("sure", context.texts("delete.which")), form)
 
     async def work() -> str:
+        line = {"case_hmac": page.case_hash(number), "why": "reader"}
         async with page.case_locks.lock(number):
             await _require_read(page, number)
-            await record_event(request, "deletion", {"case_hmac": page.case_hash(number), "why": "reader"})
-            await page.run_in_thread(lambda: page.queue.delete(number))
+            async with _recorded(request, "deletion", line):
+                await page.run_in_thread(lambda: page.queue.delete(number))
         return number
 
     return redirect("/ui/read", done="deleted", case=await page.submit_once(request, form, work))
@@ -304,6 +307,17 @@ def _case_number(request: Request) -> str:
     return cast("str", request.path_params["number"])
 
 
+@asynccontextmanager
+async def _recorded(request: Request, event: str, line: Mapping[str, object]) -> AsyncIterator[None]:
+    """Record a change in the audit log before it is made, and if it then fails, that it was not made."""
+    await record_event(request, event, line)
+    try:
+        yield
+    except BaseException:
+        await record_event(request, f"{event}_failed", line)
+        raise
+
+
 async def _require_read(page: Page, number: str) -> None:
     if not (await page.run_in_thread(lambda: page.queue.find(number))).is_read:
         raise RequestError("not_read_yet")
@@ -313,7 +327,7 @@ async def _confirmed_action(request: Request) -> tuple[str, str] | None:
     """What was just done, if the queue confirms it: anyone can type a URL or go back to one."""
     page, number = page_of(request), request.query_params.get("case", "")
     done = request.query_params.get("done", "")
-    if done not in _CONFIRMABLE_ACTIONS or not _CASE_NUMBER.fullmatch(number):
+    if done not in _CONFIRMABLE_ACTIONS or not CASE_NUMBER.fullmatch(number):
         return None
     try:
         found = await page.run_in_thread(lambda: page.queue.find(number))
@@ -336,4 +350,6 @@ def _page_number(request: Request) -> int:
 def _clean_text(text: str) -> str:
     """Text without control characters and with one kind of line end, as database and page can hold it."""
     lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(letter for letter in lines if letter.isprintable() or letter in "\n\t").strip()
+    # A no-break space, as text processors write it, is not dropped: 2 and 3 would become 23.
+    spaced = re.sub(r"[^\S\n\t]", " ", lines)
+    return "".join(letter for letter in spaced if letter.isprintable() or letter in "\n\t").strip()

@@ -43,7 +43,7 @@ from triage_server.problems import RequestError
 
 _NUMBER_ALPHABET = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Letters of case numbers: none that is mistaken for another, and no vowel, so that none spells a word."""
-_NUMBER_PATTERN = re.compile(f"[{_NUMBER_ALPHABET}]{{4}}-[{_NUMBER_ALPHABET}]{{4}}")
+CASE_NUMBER = re.compile(f"[{_NUMBER_ALPHABET}]{{4}}-[{_NUMBER_ALPHABET}]{{4}}")
 
 
 class ReadingQueue:
@@ -312,7 +312,7 @@ def _select_cases() -> Select[CaseRow]:
 
 def _has_number(number: str) -> ColumnElement[bool]:
     """Condition: of this number. An impossible one is not sent to the database: PostgreSQL refuses a NUL."""
-    return CaseRow.number == number if _NUMBER_PATTERN.fullmatch(number) else false()
+    return CaseRow.number == number if CASE_NUMBER.fullmatch(number) else false()
 
 
 def _load_case(session: Session, number: str) -> CaseRow:

@@ -11,6 +11,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -898,6 +899,32 @@ def test_database_that_is_gone_is_said_and_nothing_is_lost_silently(browser: Any
     lines = audit_lines(tmp_path / "audit")
     assert [line["event"] for line in lines] == ["answer", "refusal"]
     assert lines[-1]["problem"] == "queue_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("event", "broken_table"), [("reading", "readings"), ("outcome", "outcomes"), ("deletion", "cases")]
+)
+def test_change_that_the_database_refuses_is_not_left_in_the_audit_log_as_made(
+    event: str, broken_table: str, browser: Any, tmp_path: Path
+) -> None:
+    number = browser.send_case(REFERRED)
+    browser.read_case(number)
+    statement = "DELETE" if event == "deletion" else "INSERT"
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite")) as database:
+        database.execute(
+            f"CREATE TRIGGER broken BEFORE {statement} ON {broken_table} "
+            "BEGIN SELECT RAISE(ABORT, 'broken'); END"
+        )
+    change: dict[str, Callable[[], httpx.Response]] = {
+        "reading": lambda: browser.read_case(number),
+        "outcome": lambda: browser.record_outcome(number, "true"),
+        "deletion": lambda: browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"}),
+    }
+    assert change[event]().status_code == 503
+    made, failed = audit_lines(tmp_path / "audit")[-2:]
+    assert (made["event"], failed["event"]) == (event, f"{event}_failed")
+    assert {made["case_hmac"], failed["case_hmac"]} == {browser.app.state.page.case_hash(number)}
+    assert made["request_id"] == failed["request_id"]
 
 
 def test_number_of_an_earlier_case_joins_two_cases_of_one_person(browser: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +21,13 @@ def test_reason_that_is_too_short_is_not_called_a_missing_one(browser: Any) -> N
     assert "Say why you override" not in agreed.text
     assert "or leave it empty" in agreed.text
     assert "Say why you override" in browser.read_case(number, "override", "no").text
+
+
+def test_white_space_of_a_text_processor_does_not_join_the_words_of_a_reason(browser: Any) -> None:
+    number = browser.send_case(PICTURE)
+    browser.read_case(number, "override", "grown from 2\u00a0to\u20093 mm\r\n\tin a\u3000month\x00\u00ad")
+    (reading,) = browser.app.state.page.queue.find(number).readings
+    assert reading.reason == "grown from 2 to 3 mm\n\tin a month"
 
 
 def test_case_whose_outcome_is_unknown_is_still_asked_for_one(browser: Any) -> None:
@@ -65,3 +73,16 @@ def test_what_an_address_alone_says_is_not_told_as_done(
     assert told[language] in browser.get("/ui/read?done=deleted&case=BCDF-GHJK").text
     lost = {"en": "If you have just sent something", "de": "Falls Sie eben etwas gesendet haben"}
     assert lost[language] in browse(browser.app, language).get("/ui/login?kept=nothing").text
+
+
+def test_waiting_time_keeps_the_capitals_of_the_language(open_page: Callable[..., Any], browse: Any) -> None:
+    german = browse(open_page(), "de")
+    german.sign_in()
+    number = german.send_case(PICTURE)
+    assert "Wartet seit unter einer Minute. Frist in 47 h 59 min." in german.get(f"/ui/cases/{number}").text
+    queue = german.app.state.page.queue
+    later = queue.now() + timedelta(days=3)
+    queue.now = lambda: later
+    text = german.get(f"/ui/cases/{number}").text
+    assert "Wartet seit 3 T 0 h." in text
+    assert "Frist vor 24 h 0 min verstrichen: als Nächstes lesen." in text
