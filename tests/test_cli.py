@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import tiny_bundle as tiny
 from lesion_triage import cli
 from lesion_triage.bundle.scorer import Scorer
+from lesion_triage.bundle.store import open_bundle
 
 
 def test_help_shows_the_pipeline_in_order(capsys):
@@ -146,6 +148,28 @@ def test_score_takes_all_photographs_as_one_case(tiny_bundle, picture_bytes, tmp
     assert cli.main(["score", str(tiny_bundle), *map(str, paths), "--one-case"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     assert json.loads(line)["answer"]["disposition"] == "needs_in_person"
+
+
+def test_score_names_the_photograph_of_a_case_that_cannot_be_read(
+    tiny_bundle, picture_bytes, tmp_path, capsys
+):
+    good, missing = tmp_path / "good.png", tmp_path / "missing.png"
+    good.write_bytes(picture_bytes("below"))
+    assert cli.main(["score", str(tiny_bundle), str(good), str(missing), "--one-case"]) == 2
+    detail = json.loads(capsys.readouterr().out)["error"]["detail"]
+    assert detail == "Photograph 2: cannot be read (No such file or directory)."
+
+
+def test_score_reads_no_more_of_a_film_than_shows_that_it_is_too_long(tiny_bundle, tmp_path, capsys):
+    film = tmp_path / "film.mov"
+    with film.open("wb") as stream:
+        stream.truncate(10**9)
+    tracemalloc.start()
+    assert cli.main(["score", str(tiny_bundle), str(film)]) == 2
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == "image_too_large"
+    assert most < 2 * open_bundle(tiny_bundle).header.pixels.max_bytes
 
 
 @pytest.mark.parametrize(

@@ -87,11 +87,13 @@ def score(
     codes = [flag.code for flag in opened.policy.red_flags.flags]
     scorer = Scorer(opened, Languages.for_flags(codes, language, catalogues))
     scorer.self_test()
+    max_bytes = opened.header.pixels.max_bytes
     status = 0
     for case in [list(images)] if one_case else [[image] for image in images]:
         line: dict[str, object] = {"images": [str(image) for image in case]}
         try:
-            answer = scorer.score([_read(image) for image in case], parsed_history)
+            files = [_read(number, image, max_bytes) for number, image in enumerate(case, start=1)]
+            answer = scorer.score(files, parsed_history)
             line["answer"] = answer.model_dump(mode="json")
         except (ImageError, ScoringError) as error:
             code = error.code if isinstance(error, ImageError) else "not_scored"
@@ -106,8 +108,11 @@ def score(
     return status
 
 
-def _read(image: Path) -> bytes:
+def _read(number: int, image: Path, max_bytes: int) -> bytes:
+    """Read at most enough to show that a file is too long: it may be a film."""
     try:
-        return image.read_bytes()
+        with image.open("rb") as stream:
+            return stream.read(max_bytes + 1)
     except OSError as error:
-        raise ImageError("image_not_readable", f"cannot be read ({error.strerror}).") from None
+        sentence = f"Photograph {number}: cannot be read ({error.strerror})."
+        raise ImageError("image_not_readable", sentence, index=number - 1) from None

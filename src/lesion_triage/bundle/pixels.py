@@ -96,7 +96,7 @@ def decode(data: bytes, spec: PixelSpec) -> Picture:
     if len(data) > spec.max_bytes:
         raise ImageError(
             "image_too_large",
-            f"The picture has {len(data):,} bytes, expected at most {spec.max_bytes:,}; send a smaller file.",
+            f"The picture has more than {spec.max_bytes:,} bytes; send a smaller file.",
         )
     with _decoder_errors_as_image_errors():
         image = _open_image(data)
