@@ -260,6 +260,17 @@ def test_each_folder_of_pictures_is_a_case_if_that_is_said(folders, score, rows)
     assert [(row["case_id"], row["photographs"]) for row in rows()] == [("a", 1), ("a/deep", 1), ("b", 2)]
 
 
+def test_a_folder_whose_photographs_are_missing_is_counted(folders, score, rows, capsys):
+    """A case whose photographs were not copied would vanish from the queue."""
+    for name in ("empty", "letters", "b/thumbnails"):
+        (folders / name).mkdir()
+    (folders / "letters" / "referral.pdf").write_bytes(b"%PDF")
+    (folders / "letters" / ".hidden.png").write_bytes(tiny.picture_bytes("below"))
+    assert score(folders, "--case-is", "folder") == 0
+    assert [row["case_id"] for row in rows()] == ["a", "a/deep", "b"]
+    assert "left out 3: folder without a photograph" in capsys.readouterr().out
+
+
 def test_pictures_beside_the_folders_of_cases_belong_to_none(folders, score, capsys):
     (folders / "loose.png").write_bytes(tiny.picture_bytes("below"))
     assert score(folders, "--case-is", "folder") == 2

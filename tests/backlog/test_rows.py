@@ -186,9 +186,24 @@ def test_a_table_of_photographs_that_broke_meanwhile_is_named(tmp_path):
         listing.file_bytes(last, 10_000)
 
 
+def test_photographs_of_a_table_that_was_sorted_anew_meanwhile_are_not_taken_for_another_cases(tmp_path):
+    files = [tiny.picture_bytes("referred"), tiny.picture_bytes("black")]
+    cases = parquet_of(tmp_path / "cases.parquet", files)
+    freeze(detect_source(cases, None, None), tmp_path / "listing.parquet", 10)
+    listing = Listing(tmp_path / "listing.parquet", 10, tmp_path, cases)
+    first, second = listing.cases(0)
+    parquet_of(cases, files[::-1])
+    with pytest.raises(BacklogError, match=r"not those that this run began with"):
+        listing.file_bytes(first, 10_000)
+    assert len(listing.file_bytes(second, 10_000)) == 1
+    pq.write_table(pq.read_table(cases).slice(0, 1), cases)
+    with pytest.raises(BacklogError, match=r"not those that this run began with"):
+        listing.file_bytes(second, 10_000)
+
+
 def test_what_the_machine_lacks_is_no_fault_of_a_photograph(bundle, pictures):
     row_builder = RowBuilder(Scorer.open(bundle), pictures, ())
-    work = (Case(0, "a", ("below.png",), 1, "", 1), None)
+    work = (Case(0, "a", ("below.png",), (), 1, "", 1), None)
     held, (soft, hard) = [], resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
@@ -252,7 +267,9 @@ def test_the_files_of_one_case_at_a_time_are_in_memory(bundle, tmp_path):
     for number in range(count):
         (tmp_path / f"{number}.jpg").write_bytes(photograph + bytes(size))  # what follows the end is ignored
     row_builder = RowBuilder(Scorer.open(bundle), tmp_path, ())
-    works = [(Case(number, str(number), (f"{number}.jpg",), 1, "", number), None) for number in range(count)]
+    works = [
+        (Case(number, str(number), (f"{number}.jpg",), (), 1, "", number), None) for number in range(count)
+    ]
     tracemalloc.start()
     try:
         made = row_builder.rows(works)

@@ -121,7 +121,7 @@ def _prepare(out: Path, source: Source, bundle: Bundle, options: Options) -> Sha
     echo("  reading the list of cases")
     folder, frozen = shards.prepare(out, source, bundle, options)
     for what, count in sorted(frozen.left_out.items()):
-        echo(f"  left out {count}: {what}, not taken for a photograph")
+        echo(f"  left out {count}: {what}")
     echo(f"  {frozen.cases} cases, {frozen.photographs} photographs")
     return folder
 

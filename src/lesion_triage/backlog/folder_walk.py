@@ -18,7 +18,6 @@ from lesion_triage.errors import BacklogError
 _NON_PICTURE_SUFFIXES = (".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".pdf", ".txt", ".xml")
 """File extensions that are left out of a folder, and counted. Everything else is taken for a photograph, and
 gives its case an error if it is not one: a missing photograph could only lower the urgency."""
-FOLDER_LINK = "link to a folder"
 _BATCH_NAMES = 10_000
 """Names of a folder held as Python strings at once; the others are packed."""
 
@@ -29,12 +28,14 @@ def walk(folder: Path, prefix: str, left_out: Counter[str]) -> Iterator[str]:
     Args:
         folder: where they are.
         prefix: prefix of their paths.
-        left_out: counts, by extension, the files that are not photographs.
+        left_out: counts, by description, what is not a photograph, and folders that hold none.
 
     Raises:
         BacklogError: a folder cannot be listed, or a name is not UTF-8.
     """
     files, folders = _list_names(folder, left_out)
+    if not files and not folders:  # of a case, its photographs may not have arrived
+        left_out["folder without a photograph; if it is a case, it gets no row"] += 1
     for name in _sorted_names(files):
         yield prefix + name
     for name in _sorted_names(folders):
@@ -60,9 +61,9 @@ def _list_names(folder: Path, left_out: Counter[str]) -> tuple[pa.ChunkedArray, 
                 if entry.is_dir(follow_symlinks=False):
                     unpacked[1].append(entry.name)
                 elif entry.is_symlink() and entry.is_dir():  # could form a cycle
-                    left_out[FOLDER_LINK] += 1
+                    left_out["link to a folder, not followed"] += 1
                 elif (suffix := Path(entry.name).suffix.lower()) in _NON_PICTURE_SUFFIXES:
-                    left_out[suffix] += 1
+                    left_out[f"{suffix}, not taken for a photograph"] += 1
                 else:
                     unpacked[0].append(entry.name)
                 pack(_BATCH_NAMES)

@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
     [
         ("case_id", pa.string()),
         ("images", pa.list_(pa.string())),
+        ("sha256", pa.list_(pa.string())),
         ("photographs", pa.int32()),
         ("history", pa.string()),
         ("first_row", pa.int64()),
@@ -47,6 +48,8 @@ class Case:
     case_id: str
     images: tuple[str, ...]
     """Paths of its photographs; empty if the table contains the files."""
+    sha256: tuple[str, ...]
+    """Hashes of its photographs; empty if they are files."""
     photographs: int
     history: str
     """In the format of ``bundle.history.history_to_text``."""
@@ -63,7 +66,7 @@ class FrozenBacklog:
     cases: int
     photographs: int
     left_out: dict[str, int]
-    """Files of a folder that were not taken for photographs, by extension."""
+    """What a folder holds beside photographs: counts, by description."""
 
 
 def freeze(source: Source, path: Path, part_cases: int) -> FrozenBacklog:
@@ -83,8 +86,8 @@ def freeze(source: Source, path: Path, part_cases: int) -> FrozenBacklog:
     count = photograph_count = 0
     rows: list[dict[str, object]] = []
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd") as writer:
-        for case, contents in _cases(source, left_out):
-            identity = [case.case_id, contents, case.history]
+        for case in _cases(source, left_out):
+            identity = [case.case_id, case.images or case.sha256, case.history]
             digest.update(json.dumps(identity, ensure_ascii=False).encode() + b"\n")
             keys.append(_case_id_hash(case.case_id))
             rows.append({name: getattr(case, name) for name in _SCHEMA.names})
@@ -139,7 +142,8 @@ class Listing:
         with self._reading():
             rows = self._parquet.read_row_group(part).to_pylist()
         for position, row in enumerate(rows, start=part * self._part_cases):
-            yield Case(position=position, **{**row, "images": tuple(row["images"])})
+            lists = {name: tuple(row[name]) for name in ("images", "sha256")}
+            yield Case(position=position, **{**row, **lists})
 
     def file_bytes(self, case: Case, max_bytes: int) -> list[bytes]:
         """The photographs of a case whose table contains them. Fast if cases are requested in order.
@@ -149,9 +153,14 @@ class Listing:
             max_bytes: limit per photograph; a longer one is cut one byte beyond it, which shows its excess.
 
         Raises:
-            BacklogError: the table cannot be read, or has fewer rows than when it was frozen.
+            BacklogError: the table cannot be read, or its photographs are not those that were frozen.
         """
-        return [data[: max_bytes + 1] for data in self._files(case)]
+        files = []
+        for data, expected in zip(self._files(case), case.sha256, strict=True):
+            if sha256_of(data) != expected:  # another case's, where the table was sorted anew
+                raise self._changed_error()
+            files.append(data[: max_bytes + 1])
+        return files
 
     def skip_photographs(self, case: Case) -> None:
         """Skip the photographs of a case whose table contains them, so that the next case's come next.
@@ -179,17 +188,23 @@ class Listing:
             files = file_bytes(self._table, case.first_row)
         for _ in range(case.photographs):
             if (data := next(files, None)) is None:
-                raise BacklogError(f"{self._table}: has fewer rows than when this run began; restore it.")
+                raise self._changed_error()
             yield data
         self._bytes = (case.first_row + case.photographs, files)
 
+    def _changed_error(self) -> BacklogError:
+        return BacklogError(
+            f"{self._table}: its photographs are not those that this run began with; restore it and run the "
+            "same command again, or name a new folder for the new table."
+        )
 
-def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[str]]]:
-    """Adjacent photographs with one case id, grouped, together with what identifies each of them."""
+
+def _cases(source: Source, left_out: Counter[str]) -> Iterator[Case]:
+    """Adjacent photographs with one case id, grouped."""
     found = read_photographs(source, left_out)
     for position, (case_id, group) in enumerate(groupby(found, key=lambda photograph: photograph.case_id)):
-        images: list[str] = []
-        contents: dict[str, None] = {}  # ordered; a folder may hold many thousands
+        has_files = False
+        contents: dict[str, None] = {}  # paths or hashes; ordered; a folder may hold many thousands
         spellings: dict[str, list[str]] = {}
         histories: list[str] = []
         first = 0
@@ -203,12 +218,10 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[tuple[Case, list[
                 )
             contents[content] = None
             histories.append(photograph.history)
-            if photograph.data is None:
-                images.append(photograph.image)
-        yield (
-            Case(position, case_id, tuple(images), len(contents), _merge_histories(histories), first),
-            list(contents),
-        )
+            has_files = photograph.data is None
+        images, hashes = (tuple(contents), ()) if has_files else ((), tuple(contents))
+        history = _merge_histories(histories)
+        yield Case(position, case_id, images, hashes, len(contents), history, first)
 
 
 def _is_respelled_path(image: str, paths_by_nfc: dict[str, list[str]], images: Path) -> bool:
@@ -246,7 +259,7 @@ def _refuse_duplicate_ids(source: Source, keys: array[int]) -> None:
     if not repeated_hashes:
         return
     first: dict[str, int] = {}
-    for case, _ in _cases(source, Counter()):
+    for case in _cases(source, Counter()):
         if _case_id_hash(case.case_id) not in repeated_hashes:
             continue
         if case.case_id in first:

@@ -103,7 +103,7 @@ def read_photographs(source: Source, left_out: Counter[str]) -> Iterator[Photogr
 
     Args:
         source: where they are.
-        left_out: counts, by extension, the files of a folder that are not photographs.
+        left_out: counts, by description, what a folder holds beside photographs.
 
     Raises:
         BacklogError: a column is missing or unknown, a cell cannot be read, a path leaves the folder.
