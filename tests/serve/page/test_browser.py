@@ -111,11 +111,11 @@ def wait_for_path(browser: webdriver.Chrome, path: str) -> None:
     WebDriverWait(browser, PATIENCE_S).until(is_there)
 
 
-def sign_in(browser: webdriver.Chrome, url: str) -> None:
+def sign_in(browser: webdriver.Chrome, url: str, reader: str = "Dr A") -> None:
     browser.get(f"{url}/ui")
     wait_for_path(browser, "/ui/login")
     screenshot(browser, "login")
-    tab_to(browser, "reader").send_keys("Dr A")
+    tab_to(browser, "reader").send_keys(reader)
     press(browser, Keys.ENTER)
     wait_for_path(browser, "/ui")
 
@@ -263,6 +263,26 @@ def test_upload_that_was_stopped_can_be_sent_again(
         button = chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]")
         assert not button.is_enabled()
         WebDriverWait(chromium, 15).until(lambda _: button.is_enabled())
+        assert server.stop() == 0
+
+
+def test_reader_with_a_long_name_makes_no_page_wider_than_a_phone(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url, "annemarie.vonundzumustermann@universitaetsklinikum.example.org"[:60])
+        send_cases_by_http(server.url, [photographs["below"]])
+        chromium.get(f"{server.url}/ui")
+        number = chromium.find_element(By.CSS_SELECTOR, ".entry h2").text
+        chromium.get(f"{server.url}/ui/cases/{number}")
+        chromium.find_element(By.ID, "decision-agree").click()
+        chromium.find_element(By.CSS_SELECTOR, "form[action$=reading] [type=submit]").click()
+        wait_for_path(chromium, "/ui")
+        check_narrow_dark_and_print(chromium, server.url, number)
         assert server.stop() == 0
 
 
