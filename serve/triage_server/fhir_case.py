@@ -41,7 +41,7 @@ IGNORED_TYPES = frozenset(
 """Accepted and not read, except for what identifies them as targets of references."""
 
 _REFERENCE = re.compile(
-    r"(?:[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}|urn:uuid:[0-9a-fA-F-]{36})(?:/_history/\w{1,64})?"
+    r"(?:[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}|urn:uuid:[0-9a-fA-F-]{36})(?:/_history/[A-Za-z0-9.-]{1,64})?"
 )
 """References that an answer may repeat. Not an address: it may reveal more than which resource is meant."""
 _PHOTOGRAPH_TYPES = ("Media", "DocumentReference")

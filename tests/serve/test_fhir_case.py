@@ -137,7 +137,7 @@ def of(subject: Any, picture: bytes) -> tuple[dict[str, Any], ...]:
     return order("Media/m0", subject=subject), media(picture, "m0", subject=subject)
 
 
-@pytest.mark.parametrize("version", ["", "/_history/2"])
+@pytest.mark.parametrize("version", ["", "/_history/2", "/_history/2-1.b"])
 def test_a_subject_s_address_is_repeated_as_seen_from_its_server(
     version: str, ask: Ask, make_app: MakeApp, draw: Any
 ):
@@ -156,6 +156,7 @@ def test_a_subject_s_address_is_repeated_as_seen_from_its_server(
         (_ADDRESS, None, NAMED),
         (_ADDRESS, "https://other.example/fhir", NAMED),
         (_ADDRESS, f"{EHR}/Patient", NAMED),
+        ({"reference": "Patient/p1/_history/Müller"}, EHR, NAMED),
         (_NUMBER, None, NAMED),
         (_NUMBER, EHR, NAMED),
         ({"reference": "#p"}, EHR, NAMED),
