@@ -35,7 +35,7 @@ from triage_server.problems import RequestError
 from triage_server.service import service_of
 from triage_server.tensors import (
     HISTORY_INPUT,
-    IMAGE,
+    IMAGE_INPUT,
     INPUTS,
     OUTPUTS,
     InferAnswer,
@@ -134,7 +134,7 @@ _SENT = {
             "value": {
                 "id": "case-0001",
                 "inputs": [
-                    {"name": IMAGE, "datatype": "BYTES", "shape": [1], "data": [PICTURE]},
+                    {"name": IMAGE_INPUT, "datatype": "BYTES", "shape": [1], "data": [PICTURE]},
                     {"name": HISTORY_INPUT, "datatype": "BYTES", "shape": [1], "data": [json.dumps(HISTORY)]},
                 ],
             }

@@ -175,8 +175,8 @@ class IdempotencyCache:
 
         Returns:
             None: it has begun, and ``end`` must follow. Otherwise another request under this key is in
-                progress,
-            and this event is set when it ends; only then is it known whether both are the same case.
+            progress, and this event is set when it ends; only then is it known whether both are the same
+            case.
         """
         other = self._in_progress.get((caller, key))
         if other is None:

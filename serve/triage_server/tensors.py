@@ -22,42 +22,44 @@ from triage_server.intake import SentCase, check_photograph_count, parse_history
 from triage_server.problems import RequestError
 from triage_server.wire import MAX_HISTORY_BYTES
 
-IMAGE, HISTORY_INPUT = "image", "history"
+IMAGE_INPUT, HISTORY_INPUT = "image", "history"
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 
 
-class _Lenient(BaseModel):
+class _ProtocolModel(BaseModel):
     """Ignores unknown parameters, which the protocol lets clients send."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class _Size(_Lenient):
+class TensorParameters(_ProtocolModel):
+    """Where a tensor's data are, if not in the JSON."""
+
     binary_data_size: int | None = Field(default=None, ge=0)
 
 
-class Input(_Lenient):
+class RequestInput(_ProtocolModel):
     """One input tensor of bytes."""
 
     name: Literal["image", "history"]
     datatype: Literal["BYTES"]
     shape: list[int] = Field(min_length=1, max_length=2)
     data: list[Any] | None = None
-    parameters: _Size = _Size()
+    parameters: TensorParameters = TensorParameters()
 
 
-class Wanted(_Lenient):
+class RequestOutput(_ProtocolModel):
     """A requested output. All are returned anyway: a score without its disposition would mislead."""
 
     name: str
 
 
-class InferRequest(_Lenient):
+class InferRequest(_ProtocolModel):
     """One case: a tensor of photographs and, optionally, a tensor of one history."""
 
     id: Id | None = None
-    inputs: list[Input] = Field(min_length=1, max_length=2)
-    outputs: list[Wanted] = Field(default=[], max_length=64)
+    inputs: list[RequestInput] = Field(min_length=1, max_length=2)
+    outputs: list[RequestOutput] = Field(default=[], max_length=64)
 
 
 class Tensor(Document):
@@ -113,22 +115,30 @@ def _output(name: str, datatype: str, data: Sequence[str | bool | int | float]) 
     return OutputTensor(name=name, datatype=datatype, shape=(len(data),), data=tuple(data))
 
 
-_VARIABLE = {"score", "deadline_hours", "reasons", "red_flags", "image_gradable", "image_reasons", "limits"}
+_VARIABLE_LENGTH = {
+    "score",
+    "deadline_hours",
+    "reasons",
+    "red_flags",
+    "image_gradable",
+    "image_reasons",
+    "limits",
+}
 OUTPUTS = tuple(
-    Tensor(name=one.name, datatype=one.datatype, shape=(-1 if one.name in _VARIABLE else 1,))
+    Tensor(name=one.name, datatype=one.datatype, shape=(-1 if one.name in _VARIABLE_LENGTH else 1,))
     for one in output_tensors(ANSWERS["needs_in_person"])
 )
 INPUTS = (
-    Tensor(name=IMAGE, datatype="BYTES", shape=(-1,)),
+    Tensor(name=IMAGE_INPUT, datatype="BYTES", shape=(-1,)),
     Tensor(name=HISTORY_INPUT, datatype="BYTES", shape=(-1,)),
 )
-_NAMES = {one.name for one in OUTPUTS}
+_OUTPUT_NAMES = {one.name for one in OUTPUTS}
 
 
 def parse_case(body: bytes, binary: bytes, name: str, version: str) -> ParsedCase:
     """The case in a request, from its JSON part and its binary part."""
     infer_request = json_body.validate_as(InferRequest, json_body.parse(body))
-    if not {one.name for one in infer_request.outputs} <= _NAMES:
+    if not {one.name for one in infer_request.outputs} <= _OUTPUT_NAMES:
         raise RequestError("document_not_valid", fields="outputs: an unknown name")
     tensors: dict[str, list[Any]] = {}
     for one in infer_request.inputs:
@@ -156,7 +166,7 @@ def parse_case(body: bytes, binary: bytes, name: str, version: str) -> ParsedCas
     return ParsedCase(_case(tensors), render, echoed=(infer_request.id or "").encode())
 
 
-def _flat_data(one: Input) -> list[Any]:
+def _flat_data(one: RequestInput) -> list[Any]:
     """The elements of a tensor, whose data may be flat or nested as its shape says."""
     data = one.data or []
     if len(one.shape) == 2 and len(data) == 1 and isinstance(data[0], list):
@@ -165,7 +175,7 @@ def _flat_data(one: Input) -> list[Any]:
 
 
 def _case(tensors: Mapping[str, list[Any]]) -> SentCase:
-    images, histories = tensors.get(IMAGE, []), tensors.get(HISTORY_INPUT, [])
+    images, histories = tensors.get(IMAGE_INPUT, []), tensors.get(HISTORY_INPUT, [])
     check_photograph_count(len(images))
     if len(histories) > 1:
         raise RequestError("history_not_valid", fields="more than one")
@@ -173,10 +183,10 @@ def _case(tensors: Mapping[str, list[Any]]) -> SentCase:
         image if isinstance(image, bytes) else json_body.decode_base64(image, index)
         for index, image in enumerate(images)
     ]
-    return SentCase(pictures, parse_history_json(_text(histories[0])) if histories else NO_HISTORY)
+    return SentCase(pictures, parse_history_json(_history_text(histories[0])) if histories else NO_HISTORY)
 
 
-def _text(element: object) -> bytes:
+def _history_text(element: object) -> bytes:
     if isinstance(element, bytes):
         return element
     if isinstance(element, str) and len(element) <= MAX_HISTORY_BYTES:
