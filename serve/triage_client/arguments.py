@@ -29,7 +29,9 @@ def check_server(url: object) -> None:
     """
     try:
         parsed = httpx.URL(url) if isinstance(url, str | httpx.URL) else None
-    except httpx.InvalidURL:
+        if parsed is not None:
+            parsed.host.encode("idna")  # as the resolver does: an empty or overlong label raises
+    except (httpx.InvalidURL, UnicodeError):
         parsed = None
     if (
         parsed is None
@@ -86,7 +88,7 @@ def _file_bytes(photograph: object, index: int) -> bytes:
         raise _not_sent_error(f"images[{index}]: expected the file's bytes or a Path, found {kind}")
     try:
         return photograph.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
         raise _not_sent_error(f"images[{index}]: the file cannot be read ({type(error).__name__})") from error
 
 

@@ -148,7 +148,7 @@ class Client:
             else:
                 try:
                     reply = self._http.send(action)
-                except httpx.RequestError as error:
+                except Exception as error:  # the caller must learn that the case has no answer
                     reply = error
             try:
                 action = actions.send(reply)
@@ -230,7 +230,7 @@ class AsyncClient:
             else:
                 try:
                     reply = await self._http.send(action)
-                except httpx.RequestError as error:
+                except Exception as error:  # the caller must learn that the case has no answer
                     reply = error
             try:
                 action = actions.send(reply)

@@ -23,8 +23,6 @@ from lesion_triage.errors import LesionTriageError
 
 _RETRYABLE = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request is retried."""
-_LOCAL_ERRORS = (httpx.LocalProtocolError, httpx.UnsupportedProtocol)
-"""Errors on this side, which no retry would change."""
 _LONGEST_PAUSE_S = 60.0
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
@@ -32,7 +30,7 @@ Parsed = TypeVar("Parsed")
 Model = TypeVar("Model", bound=BaseModel)
 Action = httpx.Request | float
 """A request to send, or seconds to wait."""
-Reply = httpx.Response | httpx.RequestError | None
+Reply = httpx.Response | Exception | None
 
 
 class TriageError(LesionTriageError):
@@ -175,10 +173,10 @@ def send_with_retries(
     while True:
         attempts += 1
         reply = yield _build(request)
-        if isinstance(reply, _LOCAL_ERRORS):
+        if isinstance(reply, Exception) and not _is_worth_a_retry(reply):
             raise UnansweredError(
                 f"The request cannot be sent ({type(reply).__name__}); queue the case as of band 1."
-            )
+            ) from reply
         if isinstance(reply, httpx.Response) and (
             reply.status_code not in _RETRYABLE or attempts > patience.retries
         ):
@@ -190,6 +188,13 @@ def send_with_retries(
             raise UnansweredError(sentence)
         retry_after = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
         yield patience.pause_s(attempts, retry_after)
+
+
+def _is_worth_a_retry(error: Exception) -> bool:
+    """Whether sending again may help: not after an error on this side, such as a client that is closed."""
+    return isinstance(error, httpx.RequestError) and not isinstance(
+        error, httpx.LocalProtocolError | httpx.UnsupportedProtocol
+    )
 
 
 def _build(request: Callable[[], httpx.Request]) -> httpx.Request:

@@ -40,6 +40,7 @@ CASES: dict[str, tuple[Any, ...]] = {
     "one path": (Path("photo.jpg"),),
     "one photograph": (b"x",),
     "a file that is not there": ([b"x", Path("nobody-has-this.jpg")],),
+    "a path that no file can have": ([b"x", Path("nobody-has-this\0.jpg")],),
     "a folder": ([Path()],),
     "numbers": ([7],),
     "a number": (7,),
@@ -74,7 +75,24 @@ def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_quoted(client: A
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 @pytest.mark.parametrize(
     "url",
-    ["127.0.0.1:8080", "localhost:8080", "triage.example.org", "ftp://x", "https://", "", None, "http://a:b"],
+    [
+        *(
+            "127.0.0.1:8080",
+            "localhost:8080",
+            "triage.example.org",
+            "ftp://x",
+            "https://",
+            "",
+            None,
+            "http://a:b",
+        ),
+        *(
+            "https://triage..example.org",
+            "https://.example.org",
+            f"https://{64 * 'x'}.org",
+            "https://xn--a.org",
+        ),
+    ],
 )
 def test_an_address_that_is_none_is_refused(client: Any, url: Any):
     with pytest.raises(UnansweredError, match=r"^url: "):
@@ -94,6 +112,13 @@ def test_what_only_http_itself_can_refuse_is_not_tried_again():
         pytest.raises(UnansweredError, match="cannot be sent"),
     ):
         client.triage([b"x"], History(bleeding=True))
+
+
+def test_what_fails_below_httpx_is_an_error_of_the_client_s_too(untouched: str):
+    closed = Client(untouched, patience=NEVER)
+    closed.close()
+    with pytest.raises(UnansweredError, match="cannot be sent"):
+        closed.triage([b"x"])
 
 
 def test_a_request_that_cannot_be_made_is_an_error_of_the_client_s(untouched: str):
