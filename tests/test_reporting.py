@@ -99,6 +99,11 @@ def test_runs_without_a_common_case_are_not_compared(runs, tmp_path, capsys):
         (["report", "RUN"], "give --out DIR"),
         (["report", "RUN", "--compare-with", "RUN", "--pdf", "x.pdf"], "give --out DIR"),
         (["report", "RUN", "--out", "RUN/report/again"], "choose a folder outside it"),
+        (["report", "RUN", "--out", "OTHER/report"], "choose a folder outside it"),
+        (["compare", "RUN", "OTHER", "--out", "OTHER/report"], "choose a folder outside it"),
+        (["compare", "RUN", "OTHER", "--out", "RUN/bundle/compared"], "own bundle is never overwritten"),
+        (["compare", "RUN", "OTHER", "--out", "RUN/config.yaml/compared"], "Not a directory"),
+        (["report", "RUN", "--out", "RUN/config.yaml/again"], "Not a directory"),
         (["report", "RUN/bundle/none", "--out", "OUT"], "expected the folder of an evaluated run"),
         (["compare", "RUN", "RUN", "--names"], "give --out DIR"),
         (["compare", "RUN", "OUT"], "expected the folder of an evaluated run"),
@@ -106,13 +111,15 @@ def test_runs_without_a_common_case_are_not_compared(runs, tmp_path, capsys):
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(runs, tmp_path, capsys, words, said):
-    places = {"RUN": str(runs[0]), "OUT": str(tmp_path)}
-    told = [
-        word.replace("RUN", places["RUN"]).replace("OUT", places["OUT"]) if word[0] in "RO" else word
-        for word in words
-    ]
+    places = {"RUN": str(runs[0]), "OTHER": str(runs[1]), "OUT": str(tmp_path)}
+    told = []
+    for word in words:
+        name, slash, rest = word.partition("/")
+        told.append(f"{places.get(name, name)}{slash}{rest}")
     assert main(told) == 2
-    assert said in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
 
 
 def test_another_bundle_in_a_run_folder_is_not_taken_for_the_one_that_was_evaluated(runs, tmp_path, capsys):

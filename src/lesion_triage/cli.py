@@ -283,9 +283,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # not 0: the verb may have stopped halfway, as ``promote | head`` does
     except OSError as error:
-        if error.errno not in _DISK_FULL_ERRNOS:
-            raise
-        print(f"the disk is full ({error}); free some room and run the same command again.", file=sys.stderr)
+        if error.errno in _DISK_FULL_ERRNOS:
+            advice = "free some room and run the same command again"
+        elif error.filename is not None:
+            advice = "name another, or permit it"
+        else:
+            raise  # not about a file
+        print(f"{error.filename or 'output'}: {error.strerror}; {advice}.", file=sys.stderr)
         return 2
     finally:
         _discard_unwritten_output()

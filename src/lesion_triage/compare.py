@@ -42,11 +42,14 @@ def act(arguments: argparse.Namespace) -> int:
     """Compare, print the tables, write the files. Returns 0.
 
     Raises:
-        ReportError: the runs do not share test cases of both classes, or an option needs --out.
+        ReportError: the runs do not share test cases of both classes, an option needs --out, or --out is in
+            a run's own report.
         RunError: a folder that is not that of an evaluated run.
     """
     if arguments.out is None and (arguments.pdf is not None or arguments.names):
         raise ReportError("--pdf and --names need the page: give --out DIR as well.")
+    if arguments.out is not None:
+        pipeline.require_outside_runs(arguments.out)
     first, second = (pipeline.load_finished_run(folder) for folder in (arguments.first, arguments.second))
     found, both = compare_bundles(
         (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate

@@ -45,7 +45,8 @@ def act(arguments: argparse.Namespace) -> int:
     """Write and print what was asked for. Returns 0.
 
     Raises:
-        ReportError: nothing was asked for, an option needs --out, or there is no browser.
+        ReportError: nothing was asked for, an option needs --out, --out is in a run's own report, or there
+            is no browser.
         RunError: not an evaluated run.
     """
     more = arguments.compare_with is not None or arguments.licensed_pictures
@@ -68,12 +69,8 @@ def act(arguments: argparse.Namespace) -> int:
 
 
 def _write_new_report(arguments: argparse.Namespace) -> Path:
+    pipeline.require_outside_runs(arguments.out)
     finished_run = pipeline.load_finished_run(arguments.run, arguments.data_root)
-    target = arguments.out.resolve()
-    if target.is_relative_to((finished_run.run.folder / pipeline.REPORT).resolve()):
-        raise ReportError(
-            f"{arguments.out}: the run's own report is never overwritten; choose a folder outside it."
-        )
     return write_report(
         arguments.out,
         finished_run.compute_results(),

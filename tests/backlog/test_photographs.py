@@ -139,6 +139,8 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
     ("text", "sentence"),
     [
         ("", "expected the column case_id and one of image and image_bytes, found no header."),
+        ("case_id;image\na;b.png\n", "expected commas between the columns, found ';'; save it with commas."),
+        ("case_id\timage\na\tb.png\n", r"expected commas between the columns, found '\t'"),
         ("image\na.png\n", "expected the column case_id and one of image and image_bytes, found image."),
         ("case_id\na\n", "expected the column case_id and one of image and image_bytes, found case_id."),
         ("case_id,image\n", "expected at least one photograph, found none."),

@@ -246,3 +246,13 @@ def test_what_is_no_run_and_no_bundle_is_refused(old, tmp_path):
         open_subject(tmp_path / "empty")
     with pytest.raises(RunError, match=r"no config\.yaml, expected the folder of a run"):
         open_subject(old / "bundle", tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "- a list", "name: old\nmodle: {}\n"])
+def test_a_configuration_of_another_version_is_refused_in_one_sentence(old, tmp_path, capsys, content):
+    run = made_runs.make(tmp_path / "new")
+    (run / "config.yaml").write_text(content)
+    assert cli.main(["change-record", str(run), "--against", str(old)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"ConfigError: {run / 'config.yaml'}: ")
+    assert error.count("\n") == 1

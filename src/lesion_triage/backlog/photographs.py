@@ -162,6 +162,10 @@ def _read_csv(source: Source) -> Iterator[Photograph]:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             columns = reader.fieldnames or ()
+            if len(columns) == 1 and (found := [one for one in ";\t" if one in columns[0]]):
+                raise BacklogError(
+                    f"{path}: expected commas between the columns, found {found[0]!r}; save it with commas."
+                )
             _check_columns(path, columns)
             if BYTES_COLUMN in columns:
                 raise BacklogError(f"{path}: a CSV file cannot hold {BYTES_COLUMN}; use parquet.")

@@ -15,7 +15,7 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import HEADER_FILE as BUNDLE_HEADER
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.cards.dossier import AUDIT, AUDIT_MODEL, CONFIG, MANIFEST, RESULTS, Dossier
-from lesion_triage.config import Config
+from lesion_triage.config_file import validated
 from lesion_triage.errors import RunError
 from lesion_triage.tracking import flat_params
 
@@ -102,6 +102,7 @@ def open_subject(path: Path, run: Path | None = None) -> Subject:
 
     Raises:
         RunError: the folder is neither of a run nor of a bundle.
+        ConfigError: the run's configuration was altered, or is of another version.
         BundleError: the bundle is incomplete or altered.
     """
     if (path / CONFIG).is_file() and not (path / BUNDLE_HEADER).is_file():
@@ -129,7 +130,7 @@ def _of_run(run: Path, bundle: Path) -> Subject:
     if not (run / CONFIG).is_file():
         raise RunError(f"{run}: no {CONFIG}, expected the folder of a run.")
     dossier = Dossier(run, bundle)
-    config = flat_params(Config.model_validate(dossier.at(CONFIG)))
+    config = flat_params(validated(dossier.get(CONFIG, default={}), str(run / CONFIG)))
     manifest = dossier.get(MANIFEST)
     data = {name: manifest[name] for name in _COUNTS if name in manifest} if manifest else None
     return Subject(open_bundle(bundle), dossier, json.loads(json.dumps(config)), data)

@@ -4,7 +4,12 @@ Stages communicate through the files of the run folder; see ``runs`` for when on
 """
 
 from lesion_triage.pipeline.auditing import load_audit_data
-from lesion_triage.pipeline.finished_run import REPORT, FinishedRun, load_finished_run
+from lesion_triage.pipeline.finished_run import (
+    REPORT,
+    FinishedRun,
+    load_finished_run,
+    require_outside_runs,
+)
 from lesion_triage.pipeline.pictures import data_root, records
 from lesion_triage.pipeline.runner import (
     config_text,
@@ -35,6 +40,7 @@ __all__ = [
     "open_run",
     "open_tracker",
     "records",
+    "require_outside_runs",
     "run_verb",
     "train",
     "training_key",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_triage import config_file
-from lesion_triage.errors import RunError
+from lesion_triage.errors import ReportError, RunError
 from lesion_triage.pipeline.pictures import records
 from lesion_triage.runs import FROZEN_CONFIG, Run
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lesion_triage.evaluate.results import Results
     from lesion_triage.predictions import Predictions
 
-REPORT = "report"
+BUNDLE, REPORT = "bundle", "report"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def load_finished_run(folder: Path, data_root: Path | None = None) -> FinishedRu
     home = folder if whole else folder.resolve().parent
     results_path = home / REPORT / "results.json"
     # A bundle that a site certified may be kept in the run folder: it is not the one that was evaluated.
-    known_part = whole or folder.resolve().name in ("bundle", REPORT)
+    known_part = whole or folder.resolve().name in (BUNDLE, REPORT)
     if not known_part or not (home / FROZEN_CONFIG).is_file() or not results_path.is_file():
         raise RunError(
             f"{folder}: expected the folder of an evaluated run, such as experiments/runs/NAME-TIME, or its "
@@ -73,9 +73,23 @@ def load_finished_run(folder: Path, data_root: Path | None = None) -> FinishedRu
     known, _ = manifest.read(home)
     return FinishedRun(
         run=run,
-        bundle=open_bundle(home / "bundle"),
+        bundle=open_bundle(home / BUNDLE),
         table=read(home / "predictions", "test")[0],
         manifest=known,
         training=[record for record in records(run, "train") if record.needs_in_person is not None],
         parity=parity,
     )
+
+
+def require_outside_runs(out: Path) -> None:
+    """Refuse to write into what a run has made: its bundle is sealed, and its report belongs to an opening.
+
+    Raises:
+        ReportError: the folder is a run's bundle or report, or in one.
+    """
+    target = out.resolve()
+    for folder in (target, *target.parents):
+        if folder.name in (BUNDLE, REPORT) and (folder.parent / FROZEN_CONFIG).is_file():
+            raise ReportError(
+                f"{out}: a run's own {folder.name} is never overwritten; choose a folder outside it."
+            )
