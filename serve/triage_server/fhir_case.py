@@ -40,6 +40,8 @@ IGNORED_TYPES = frozenset(
 )
 """Accepted and not read, except for what identifies them as targets of references."""
 
+_MAX_RESOURCES = 256
+"""Of all documents of a request together: photographs are compared with each other."""
 _REFERENCE = re.compile(
     r"(?:[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}|urn:uuid:[0-9a-fA-F-]{36})(?:/_history/[A-Za-z0-9.-]{1,64})?"
 )
@@ -94,8 +96,11 @@ def parse_case_resources(found: Sequence[SentResource], selected: SelectedOrder 
         selected: the ServiceRequest that is meant; None: the only one.
 
     Raises:
-        RequestError: they make up none, concern several people, or include something that is not read.
+        RequestError: they make up none, are too many, concern several people, or include something that is
+            not read.
     """
+    if len(found) > _MAX_RESOURCES:
+        raise invalid_document(f"more than {_MAX_RESOURCES} resources")
     read = [one for one in found if one.resource_type not in IGNORED_TYPES]
     if any(one.resource_type not in READ_TYPES for one in read):
         raise invalid_document("a resource of an unsupported type")

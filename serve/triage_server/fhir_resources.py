@@ -17,7 +17,6 @@ Resource = Mapping[str, Any]
 
 _RELATIVE = re.compile(r"[A-Za-z]{1,64}/[A-Za-z0-9.-]{1,64}")
 _ABSOLUTE_URL = re.compile(r"(https?://.+)/([A-Za-z]{1,64})/[A-Za-z0-9.-]{1,64}")
-_MAX_RESOURCES = 256
 MAX_ADDRESS_LENGTH = 2_048
 """Characters of a ``fullUrl``, of a server's address and of a reference. The address is kept with every
 reference read from there, so a long one would cost its length many times over."""
@@ -110,27 +109,18 @@ def parse_resources(tree: Resource, requested_count: int | None = None) -> list[
         requested_count: most resources that a search was to return; None: all.
 
     Raises:
-        RequestError: it is neither, has too many resources, is only part of a search's result, or has a
-            modifier.
+        RequestError: it is neither, is only part of a search's result, or has a modifier.
     """
     refuse_modifiers(tree)
     match tree.get("resourceType"):
         case "Bundle":
             _check_complete(tree, requested_count)
-            found = [
-                one for entry in list_member(tree, "entry") for one in _entry_resources(as_object(entry))
-            ]
+            return [one for entry in list_member(tree, "entry") for one in _entry_resources(as_object(entry))]
         case "Parameters":
-            found = [
-                one
-                for part in list_member(tree, "parameter")
-                for one in _parameter_resources(as_object(part))
-            ]
+            parts = list_member(tree, "parameter")
+            return [one for part in parts for one in _parameter_resources(as_object(part))]
         case _:
             raise invalid_document("resourceType: expected a Bundle or Parameters")
-    if len(found) > _MAX_RESOURCES:
-        raise invalid_document(f"more than {_MAX_RESOURCES} resources")
-    return found
 
 
 def refuse_modifiers(tree: Resource) -> None:

@@ -200,6 +200,17 @@ def test_the_newest_history_of_several_is_the_one_that_was_asked_for(
     assert card(sent(ask, flagged, document))["indicator"] == "warning"
 
 
+def test_resources_are_limited_over_all_of_the_prefetch(ask: Ask, make_app: MakeApp, draw: Any):
+    """Photographs are compared with each other, so that thousands of them would keep a thread for seconds."""
+    document = as_hook(draw())
+    for search in range(3):
+        found = [told() | {"id": f"{search}.{number}"} for number in range(100)]
+        document["prefetch"][f"search {search}"] = found_by(*found)
+    response = sent(ask, make_app(), document)
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
+    assert "more than 256 resources" in response.json()["detail"]
+
+
 EHR = "https://ehr.example/fhir"
 
 
