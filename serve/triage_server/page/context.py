@@ -103,11 +103,9 @@ class Page:
         self.queue = ReadingQueue(
             open_database(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
         )
-        self._database_threads, self._single_submit, self.case_locks = (
-            DatabaseThreads(),
-            SingleSubmit(),
-            CaseLocks(),
-        )
+        self._database_threads = DatabaseThreads()
+        self._single_submit = SingleSubmit()
+        self.case_locks = CaseLocks()
         self.retention = Retention(self.queue, self.run_in_thread, self._record_expiry, self.case_locks)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
@@ -289,13 +287,7 @@ class Page:
         """A refusal as a page that says what to do."""
         request.state.problem = refusal.code
         text = context_of(request).texts.problem(refusal.code, number=(refusal.index or 0) + 1, fields="")
-        response = self.render(
-            request,
-            "problem.html",
-            refusal.problem_type.status,
-            text=text,
-            request_id=request.state.request_id,
-        )
+        response = self._render_problem(request, refusal.problem_type.status, text)
         response.headers.update(refusal.headers)
         return response
 
@@ -307,10 +299,10 @@ class Page:
             extra={"fields": {"request_id": request.state.request_id}},
         )
         text = context_of(request).texts("problem.strange_host")
-        identified = request.state.request_id
-        return self.render(
-            request, "problem.html", HTTPStatus.MISDIRECTED_REQUEST, text=text, request_id=identified
-        )
+        return self._render_problem(request, HTTPStatus.MISDIRECTED_REQUEST, text)
+
+    def _render_problem(self, request: Request, status: int, text: str) -> Response:
+        return self.render(request, "problem.html", status, text=text, request_id=request.state.request_id)
 
 
 def proxy_token(request: Request) -> str:

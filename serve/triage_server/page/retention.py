@@ -37,12 +37,8 @@ class Retention:
             record: writes ``deletion`` or ``deletion_failed`` of the case of this number to the audit log.
             case_locks: locks shared with readers who change a case.
         """
-        self._queue, self._run_in_thread, self._record, self._case_locks = (
-            queue,
-            run_in_thread,
-            record,
-            case_locks,
-        )
+        self._queue, self._run_in_thread = queue, run_in_thread
+        self._record, self._case_locks = record, case_locks
 
     async def run(self) -> None:
         """Delete expired cases until cancelled: now, and then once an hour."""

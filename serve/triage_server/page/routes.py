@@ -18,6 +18,7 @@ from fastapi.responses import StreamingResponse
 
 from lesion_triage.bundle.messages import NotePhrase
 from lesion_triage.bundle.schema import Policy
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.case_pipeline import record_event
 from triage_server.page import certificate_view, export, sign_in, submission
 from triage_server.page.context import Page, context_of, page_of
@@ -253,7 +254,7 @@ def _render_form(request: Request, form: Form, refusal: RequestError | None = No
         form=form,
         error=error,
         invalid_fields=submission.invalid_fields(refusal),
-        max_images=submission.MAX_IMAGES_PER_CASE,
+        max_images=MAX_IMAGES_PER_CASE,
         accepted_types=",".join(submission.accepted_types()),
         limit_mb=limit_mb,
     )

@@ -15,7 +15,6 @@ from fastapi import Request
 from lesion_triage.bundle.interleaving import SteppedTask
 from lesion_triage.bundle.metadata_stripping import strip_metadata
 from lesion_triage.bundle.schema import Answer
-from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.errors import ImageError
 from triage_server.case_pipeline import (
     answer_deadline,
@@ -36,15 +35,6 @@ from triage_server.problems import RequestError
 from triage_server.record import SentAnswer, sent_answer
 from triage_server.service import Service, language_of, service_of
 from triage_server.v1 import answer_json
-
-__all__ = [
-    "FORM_ERRORS",
-    "MAX_IMAGES_PER_CASE",
-    "PendingSubmission",
-    "form_error",
-    "invalid_fields",
-    "submit_case",
-]
 
 FORM_ERRORS = frozenset(
     {

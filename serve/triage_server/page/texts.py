@@ -60,15 +60,15 @@ class Texts:
 
     def percentage(self, value: float) -> str:
         """A share as a percentage, with no more digits than it needs."""
-        text = f"{100 * value:.10g}"
-        return f"{text.replace('.', ',')} %" if self.language == "de" else f"{text} %"
+        return f"{self.compact_number(100 * value)} %"
 
     def compact_number(self, value: float) -> str:
         """A number with no more digits than it needs, and the language's decimal mark."""
-        text = f"{value:.10g}"
-        return text.replace(".", ",") if self.language == "de" else text
+        return self._with_decimal_mark(f"{value:.10g}")
 
     def number(self, value: float, digits: int = 4) -> str:
         """A number with the language's decimal mark."""
-        text = f"{value:.{digits}f}"
-        return text.replace(".", ",") if self.language == "de" else text
+        return self._with_decimal_mark(f"{value:.{digits}f}")
+
+    def _with_decimal_mark(self, number: str) -> str:
+        return number.replace(".", ",") if self.language == "de" else number
