@@ -16,7 +16,7 @@ from triage_client.arguments import Photograph, check_headers, check_server, rea
 from triage_client.protocol import (
     Action,
     Parsed,
-    Patience,
+    RetryPolicy,
     Reply,
     Submitted,
     Triaged,
@@ -30,26 +30,18 @@ _TIMEOUT = httpx.Timeout(150.0, connect=10.0)
 """The read timeout exceeds the server's default limit for an answer, two minutes."""
 
 
-class _ClientSettings:
-    """What both clients are configured with."""
-
-    def __init__(
-        self,
-        url: str | httpx.URL,
-        key: str | None,
-        language: str | None,
-        patience: Patience | None,
-        **httpx_options: Any,
-    ) -> None:
-        check_server(url)
-        check_headers(key, language)
-        headers = httpx.Headers(httpx_options.pop("headers", None))
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        if language:
-            headers["Accept-Language"] = language
-        self.patience = patience or Patience()
-        self.options = {"base_url": url, "headers": headers, "timeout": _TIMEOUT, **httpx_options}
+def _httpx_options(
+    url: str | httpx.URL, key: str | None, language: str | None, given: dict[str, Any]
+) -> dict[str, Any]:
+    """Options for httpx: those ``given``, with what this client sends in every request."""
+    check_server(url)
+    check_headers(key, language)
+    headers = httpx.Headers(given.get("headers"))
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    if language:
+        headers["Accept-Language"] = language
+    return {"timeout": _TIMEOUT, **given, "base_url": url, "headers": headers}
 
 
 class Client:
@@ -61,7 +53,7 @@ class Client:
         key: str | None = None,
         *,
         language: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         **httpx_options: Any,
     ) -> None:
         """Configure the client; nothing is sent yet.
@@ -70,15 +62,14 @@ class Client:
             url: of the server, such as ``https://triage.example.org``.
             key: API key or token; None if the server asks for none.
             language: of the texts, as in Accept-Language; None: the server's default.
-            patience: how often to retry; None: four times.
+            retry_policy: how often to retry; None: four times.
             httpx_options: for ``httpx.Client``: ``verify``, ``proxy``, ``timeout`` and so on.
 
         Raises:
             UnansweredError: ``url`` is no server address, or key or language cannot be sent in a header.
         """
-        settings = _ClientSettings(url, key, language, patience, **httpx_options)
-        self._patience = settings.patience
-        self._http = httpx.Client(**settings.options)
+        self._http = httpx.Client(**_httpx_options(url, key, language, httpx_options))
+        self._retry_policy = retry_policy or RetryPolicy()
 
     def triage(
         self,
@@ -101,7 +92,7 @@ class Client:
         """
         files = read_photographs(images, history)
         request = case_request(self._http, files, history, idempotency_key)
-        return self._drive(send_with_retries(request, self._patience, parse_triaged))
+        return self._drive(send_with_retries(request, self._retry_policy, parse_triaged))
 
     def submit(
         self,
@@ -125,12 +116,12 @@ class Client:
         """
         files = read_photographs(images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
-        return self._drive(send_with_retries(request, self._patience, parse_submitted))
+        return self._drive(send_with_retries(request, self._retry_policy, parse_submitted))
 
     def case(self, case_id: str) -> Submitted:
         """Status of a submitted case, with its answer; errors as for ``submit``."""
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
-        return self._drive(send_with_retries(request, self._patience, parse_submitted))
+        return self._drive(send_with_retries(request, self._retry_policy, parse_submitted))
 
     def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
         """Poll until a submitted case is delivered or given up, or ``seconds`` have passed; its status."""
@@ -176,13 +167,12 @@ class AsyncClient:
         key: str | None = None,
         *,
         language: str | None = None,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         **httpx_options: Any,
     ) -> None:
         """Configure the client; arguments and errors as for ``Client``."""
-        settings = _ClientSettings(url, key, language, patience, **httpx_options)
-        self._patience = settings.patience
-        self._http = httpx.AsyncClient(**settings.options)
+        self._http = httpx.AsyncClient(**_httpx_options(url, key, language, httpx_options))
+        self._retry_policy = retry_policy or RetryPolicy()
 
     async def triage(
         self,
@@ -194,7 +184,7 @@ class AsyncClient:
         """Score one case; arguments and errors as for ``Client.triage``."""
         files = await asyncio.to_thread(read_photographs, images, history)
         request = case_request(self._http, files, history, idempotency_key)
-        return await self._drive(send_with_retries(request, self._patience, parse_triaged))
+        return await self._drive(send_with_retries(request, self._retry_policy, parse_triaged))
 
     async def submit(
         self,
@@ -207,12 +197,12 @@ class AsyncClient:
         """Have one case scored, and its answer delivered to a callback; as ``Client.submit``."""
         files = await asyncio.to_thread(read_photographs, images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
-        return await self._drive(send_with_retries(request, self._patience, parse_submitted))
+        return await self._drive(send_with_retries(request, self._retry_policy, parse_submitted))
 
     async def case(self, case_id: str) -> Submitted:
         """Status of a submitted case; as ``Client.case``."""
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
-        return await self._drive(send_with_retries(request, self._patience, parse_submitted))
+        return await self._drive(send_with_retries(request, self._retry_policy, parse_submitted))
 
     async def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
         """Poll a submitted case; as ``Client.wait``."""

@@ -94,7 +94,7 @@ class Submitted(Document):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How often and for how long to retry.
 
     A retry under the same Idempotency-Key gets the same answer, so it costs only time.
@@ -150,13 +150,13 @@ def case_request(
 
 
 def send_with_retries(
-    request: Callable[[], httpx.Request], patience: Patience, parse: Callable[[httpx.Response], Parsed]
+    request: Callable[[], httpx.Request], retry_policy: RetryPolicy, parse: Callable[[httpx.Response], Parsed]
 ) -> Generator[Action, Reply, Parsed]:
     """Send one request until it is answered or finally refused.
 
     Args:
         request: builds it.
-        patience: how often to retry.
+        retry_policy: how often to retry.
         parse: parses the reply.
 
     Yields:
@@ -178,16 +178,16 @@ def send_with_retries(
                 f"The request cannot be sent ({type(reply).__name__}); queue the case as of band 1."
             ) from reply
         if isinstance(reply, httpx.Response) and (
-            reply.status_code not in _RETRYABLE or attempts > patience.retries
+            reply.status_code not in _RETRYABLE or attempts > retry_policy.retries
         ):
             return _parse(parse, reply)
-        if attempts > patience.retries:
+        if attempts > retry_policy.retries:
             sentence = (
                 f"No answer after {attempts} tries ({type(reply).__name__}); queue the case as of band 1."
             )
             raise UnansweredError(sentence)
         retry_after = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
-        yield patience.pause_s(attempts, retry_after)
+        yield retry_policy.pause_s(attempts, retry_after)
 
 
 def _is_worth_a_retry(error: Exception) -> bool:

@@ -12,7 +12,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 
-_PATIENCE_S = 4.0
+_TIMEOUT_S = 4.0
 
 
 def ready(environment: Mapping[str, str]) -> bool:
@@ -29,11 +29,11 @@ def ready(environment: Mapping[str, str]) -> bool:
         connection = http.client.HTTPSConnection(
             host,
             port,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
             context=ssl._create_unverified_context(),  # noqa: S323
         )
     else:
-        connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S)
+        connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/health/ready")
         return connection.getresponse().status == http.client.OK

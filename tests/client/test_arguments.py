@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from triage_client import AsyncClient, Client, History, UnansweredError
-from triage_client.protocol import Patience
+from triage_client.protocol import RetryPolicy
 
-NEVER = Patience(retries=4, first_pause_s=600.0)
+NEVER = RetryPolicy(retries=4, first_pause_s=600.0)
 """Whoever tries again waits longer than the test may take."""
 
 
@@ -29,7 +29,7 @@ def untouched() -> Iterator[str]:
 
 
 async def awaited(url: str, *case: Any) -> None:
-    async with AsyncClient(url, patience=NEVER) as client:
+    async with AsyncClient(url, retry_policy=NEVER) as client:
         await client.triage(*case)
 
 
@@ -52,7 +52,7 @@ CASES: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("what", CASES)
 def test_a_case_that_is_none_is_refused_before_anything_is_sent(what: str, untouched: str):
     case: Any = CASES[what]
-    with Client(untouched, patience=NEVER) as client:
+    with Client(untouched, retry_policy=NEVER) as client:
         with pytest.raises(
             UnansweredError, match="nothing was sent, so queue the case as of band 1"
         ) as caught:
@@ -108,21 +108,21 @@ def test_what_only_http_itself_can_refuse_is_not_tried_again():
     spoilt = {"X-Clinic": "a\nb"}
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        Client(f"http://127.0.0.1:{listener.getsockname()[1]}", patience=NEVER, headers=spoilt) as client,
+        Client(f"http://127.0.0.1:{listener.getsockname()[1]}", retry_policy=NEVER, headers=spoilt) as client,
         pytest.raises(UnansweredError, match="cannot be sent"),
     ):
         client.triage([b"x"], History(bleeding=True))
 
 
 def test_what_fails_below_httpx_is_an_error_of_the_client_s_too(untouched: str):
-    closed = Client(untouched, patience=NEVER)
+    closed = Client(untouched, retry_policy=NEVER)
     closed.close()
     with pytest.raises(UnansweredError, match="cannot be sent"):
         closed.triage([b"x"])
 
 
 def test_a_request_that_cannot_be_made_is_an_error_of_the_client_s(untouched: str):
-    with Client(untouched, patience=NEVER) as client, pytest.raises(UnansweredError, match="cannot be made"):
+    with Client(untouched, retry_policy=NEVER) as client, pytest.raises(UnansweredError, match="cannot be made"):
         client.case("case\n")
 
 

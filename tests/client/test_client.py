@@ -1,4 +1,4 @@
-"""The client against real servers: typed answers, patience, and no answer that was not given."""
+"""The client against real servers: typed answers, retries, and no answer that was not given."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.webhook_secret import new_secret
 from lesion_triage.errors import LesionTriageError
 from triage_client import AsyncClient, Client, History, RefusedError, TriageError, UnansweredError
-from triage_client.protocol import Patience
+from triage_client.protocol import RetryPolicy
 from triage_server.api_keys import new_key
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.settings import Settings
 from webhook_receiver import receiving
 
-QUICK = Patience(retries=3, first_pause_s=0.01)
+QUICK = RetryPolicy(retries=3, first_pause_s=0.01)
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def test_answer_is_the_scorer_s_whether_waited_for_or_awaited(
 
 
 def test_refusal_says_why_and_is_not_tried_again(scorer: Scorer, picture_bytes: Callable[..., bytes]):
-    with serving(scorer) as (url, app), Client(url, patience=QUICK) as client:
+    with serving(scorer) as (url, app), Client(url, retry_policy=QUICK) as client:
         with pytest.raises(RefusedError, match="not a JPEG, PNG or WebP") as caught:
             client.triage([picture_bytes("below"), b"text"])
         assert (caught.value.status, caught.value.code, caught.value.index) == (
@@ -117,7 +117,7 @@ def test_busy_server_is_asked_again_until_it_has_room(scorer: Scorer, picture_by
         place = app.state.service.pool.reserve_slot()
         place.__enter__()
         threading.Timer(1.5, place.__exit__, (None, None, None)).start()
-        with Client(url, patience=QUICK) as client:
+        with Client(url, retry_policy=QUICK) as client:
             triaged = client.triage([picture_bytes("below")])
     assert triaged.answer.disposition == "below_threshold"
 
@@ -140,7 +140,7 @@ def test_submitted_case_is_brought_to_the_callback_and_can_be_asked_for(
     with receiving() as receiver, AuditLog(tmp_path / "audit", 2**20) as audit:
         ehr = {"url": receiver.url, "secret_file": str(tmp_path / "secret")}
         said = {"webhooks": json.dumps({"ehr": ehr}), "webhook_outbox": tmp_path / "outbox"}
-        with serving(scorer, audit, **said) as (url, _), Client(url, patience=QUICK) as client:
+        with serving(scorer, audit, **said) as (url, _), Client(url, retry_policy=QUICK) as client:
             case = client.submit(
                 [picture_bytes("referred")], callback="ehr", idempotency_key="0123456789abcdef"
             )
@@ -205,7 +205,7 @@ def test_every_try_is_the_same_case_under_the_same_key(scorer: Scorer, picture_b
     done = (200, {"X-Audit-Hash": "5f3b"}, answer.model_dump_json().encode())
     for said in (None, "kept-0123456789abcdef"):
         with scripted(CUT, BUSY, (502, {}, b"<html>"), done) as (url, server):
-            with Client(url, patience=QUICK) as client:
+            with Client(url, retry_policy=QUICK) as client:
                 triaged = client.triage([picture], idempotency_key=said)
             assert (triaged.answer, triaged.audit_hash, triaged.request_id) == (answer, "5f3b", None)
             (key,) = {key for key, _ in server.asked}
@@ -214,13 +214,13 @@ def test_every_try_is_the_same_case_under_the_same_key(scorer: Scorer, picture_b
             assert len(server.asked) == 4
 
 
-def test_patience_ends_and_the_error_says_what_to_do(picture_bytes: Callable[..., bytes]):
+def test_retries_end_and_the_error_says_what_to_do(picture_bytes: Callable[..., bytes]):
     for script, error in (([BUSY] * 4, RefusedError), ([CUT] * 4, UnansweredError)):
-        with scripted(*script) as (url, server), Client(url, patience=QUICK) as client:
+        with scripted(*script) as (url, server), Client(url, retry_policy=QUICK) as client:
             with pytest.raises(error):
                 client.triage([picture_bytes("below")])
             assert server.script == []
-    nobody, sentence = Client("http://127.0.0.1:9", patience=QUICK), "queue the case as of band 1"
+    nobody, sentence = Client("http://127.0.0.1:9", retry_policy=QUICK), "queue the case as of band 1"
     with nobody as client, pytest.raises(UnansweredError, match=sentence):
         client.triage([b"x"])
 
@@ -231,7 +231,7 @@ def test_patience_ends_and_the_error_says_what_to_do(picture_bytes: Callable[...
 def test_what_is_no_whole_answer_is_none(reply: bytes):
     with scripted((200, {}, reply)) as (url, _):
         unread = pytest.raises(UnansweredError, match="cannot be read by this version")
-        with Client(url, patience=QUICK) as client, unread:
+        with Client(url, retry_policy=QUICK) as client, unread:
             client.triage([b"x"])
 
 
@@ -254,11 +254,11 @@ def test_a_damaged_reply_is_no_answer_and_never_another_error(what: str):
     script, error = DAMAGED[what]
 
     async def awaited(url: str) -> None:
-        async with AsyncClient(url, patience=QUICK, follow_redirects=True, max_redirects=2) as client:
+        async with AsyncClient(url, retry_policy=QUICK, follow_redirects=True, max_redirects=2) as client:
             await client.triage([b"x"])
 
     with scripted(*script) as (url, server):
-        with Client(url, patience=QUICK, follow_redirects=True, max_redirects=2) as client:
+        with Client(url, retry_policy=QUICK, follow_redirects=True, max_redirects=2) as client:
             with pytest.raises(TriageError) as caught:
                 client.triage([b"x"])
             assert type(caught.value) is error
@@ -271,7 +271,7 @@ def test_a_damaged_reply_is_no_answer_and_never_another_error(what: str):
 def test_a_refusal_s_index_is_a_position_or_none(index: Any):
     reply = json.dumps({"code": "image_empty", "detail": None, "index": index}).encode()
     refused = pytest.raises(RefusedError, match="422 image_empty: The reply is not a problem")
-    with scripted((422, {}, reply)) as (url, _), Client(url, patience=QUICK) as client, refused as caught:
+    with scripted((422, {}, reply)) as (url, _), Client(url, retry_policy=QUICK) as client, refused as caught:
         client.triage([b"x"])
     assert caught.value.index is None
 
@@ -279,11 +279,11 @@ def test_a_refusal_s_index_is_a_position_or_none(index: Any):
 @pytest.mark.parametrize("key", ["", "short", "0123456789abcdef\n", "ü" * 16, "x" * 65])
 def test_a_key_that_no_server_takes_is_refused_before_anything_is_sent(key: str):
     async def awaited(url: str) -> None:
-        async with AsyncClient(url, patience=QUICK) as client:
+        async with AsyncClient(url, retry_policy=QUICK) as client:
             await client.submit([b"x"], callback="ehr", idempotency_key=key)
 
     with scripted(BUSY) as (url, server):
-        with Client(url, patience=QUICK) as client, pytest.raises(UnansweredError, match="16 to 64"):
+        with Client(url, retry_policy=QUICK) as client, pytest.raises(UnansweredError, match="16 to 64"):
             client.triage([b"x"], idempotency_key=key)
         with pytest.raises(UnansweredError, match="16 to 64"):
             asyncio.run(awaited(url))
@@ -291,12 +291,12 @@ def test_a_key_that_no_server_takes_is_refused_before_anything_is_sent(key: str)
 
 
 def test_pause_grows_is_no_shorter_than_the_server_asks_and_has_an_end():
-    patience = Patience(first_pause_s=1.0)
+    retry_policy = RetryPolicy(first_pause_s=1.0)
     for tries in (1, 2, 3):
-        assert 2 ** (tries - 1) <= patience.pause_s(tries, None) <= 2**tries
-    assert patience.pause_s(1, "7") == 7
-    assert patience.pause_s(1, "1e9") <= 2
-    assert patience.pause_s(1, "99999") == patience.pause_s(99, None) == 60
+        assert 2 ** (tries - 1) <= retry_policy.pause_s(tries, None) <= 2**tries
+    assert retry_policy.pause_s(1, "7") == 7
+    assert retry_policy.pause_s(1, "1e9") <= 2
+    assert retry_policy.pause_s(1, "99999") == retry_policy.pause_s(99, None) == 60
 
 
 def test_errors_are_of_one_family():
