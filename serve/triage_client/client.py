@@ -16,8 +16,8 @@ from triage_client.arguments import Photograph, check_headers, check_server, rea
 from triage_client.protocol import (
     Action,
     Parsed,
-    RetryPolicy,
     Reply,
+    RetryPolicy,
     Submitted,
     Triaged,
     case_request,

@@ -122,7 +122,10 @@ def test_what_fails_below_httpx_is_an_error_of_the_client_s_too(untouched: str):
 
 
 def test_a_request_that_cannot_be_made_is_an_error_of_the_client_s(untouched: str):
-    with Client(untouched, retry_policy=NEVER) as client, pytest.raises(UnansweredError, match="cannot be made"):
+    with (
+        Client(untouched, retry_policy=NEVER) as client,
+        pytest.raises(UnansweredError, match="cannot be made"),
+    ):
         client.case("case\n")
 
 
