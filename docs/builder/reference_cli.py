@@ -23,8 +23,8 @@ _GENERATED_NOTE = "<!-- Written by docs/builder from the code. -->\n\n"
 def commands() -> str:
     """Each verb of ``lesion-triage`` and each subcommand of ``triage-server``: usage, and its arguments."""
     text = (
-        f"{_GENERATED_NOTE}# Commands\n\n`lesion-triage VERB --help` prints the same. Every verb ends with "
-        "status 0; with 2 after an error that it explains in one sentence; 130 or 143 when interrupted.\n"
+        f"{_GENERATED_NOTE}# Commands\n\n`lesion-triage VERB --help` prints the same. What a status means: "
+        "[exit statuses](../configuration.md#exit-statuses).\n"
     )
     for name, verb in _subparsers(cli.parser()):
         text += f"\n## lesion-triage {name}\n\n{_describe_parser(verb)}"

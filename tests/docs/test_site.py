@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -110,12 +112,32 @@ def test_every_local_file_that_a_page_loads_is_there(site: Path) -> None:
 
 
 @pytest.mark.pages
-def test_every_verb_and_every_errand_has_its_arguments_in_the_reference(site: Path) -> None:
+def test_every_verb_and_every_subcommand_has_its_arguments_in_the_reference(site: Path) -> None:
     text = text_of(site / "reference" / "cli.html")
-    assert [name for name in cli.VERBS if f"lesion-triage {name}" not in text] == []
-    assert [name for name in commands.SUBCOMMANDS if f"triage-server {name}" not in text] == []
-    assert "--second-look" in text
-    assert "--allow-" not in text or "triage-server" in text
+    described = {
+        **{f"lesion-triage {name}": verb for name, verb in subparsers(cli.parser()).items()},
+        **{f"triage-server {name}": parser for name, parser in subparsers(commands.parser()).items()},
+    }
+    assert len(described) == len(cli.VERBS) + len(commands.SUBCOMMANDS)
+    for name, parser in described.items():
+        section = re.split(r"\n(?:lesion-triage|triage-server) (?=\S+¶)", text.partition(f"{name}¶")[2])[0]
+        assert sorted(option for option in options(parser) if option not in section) == [], name
+
+
+def subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """Name of each subcommand to its parser."""
+    return {
+        name: choice
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name, choice in action.choices.items()
+    }
+
+
+def options(parser: argparse.ArgumentParser) -> set[str]:
+    """Every option of a command and of its subcommands."""
+    own = {option for action in parser._actions for option in action.option_strings}
+    return own.union(*(options(inner) for inner in subparsers(parser).values())) - {"-h", "--help"}
 
 
 @pytest.mark.pages
@@ -147,8 +169,12 @@ def test_every_setting_and_every_section_of_the_configuration_is_in_the_referenc
 @pytest.mark.pages
 def test_every_operation_of_the_server_is_in_the_reference(site: Path) -> None:
     text = text_of(site / "reference" / "http.html")
-    for operation in ("POST /v1/triage", "GET /v1/certificate", "POST /fhir/$triage", "GET /cds-services"):
-        assert operation in text
+    description = json.loads(next(site.glob("_downloads/*/openapi.json")).read_text(encoding="utf-8"))
+    operations = {
+        f"{method.upper()} {path}" for path, methods in description["paths"].items() for method in methods
+    }
+    assert {"POST /v1/triage", "GET /v1/certificate", "POST /fhir/$triage", "GET /cds-services"} <= operations
+    assert sorted(operation for operation in operations if f"{operation}¶" not in text) == []
 
 
 @pytest.mark.pages
