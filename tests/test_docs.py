@@ -21,7 +21,7 @@ from lesion_triage.calibrate import pooling
 from lesion_triage.config import Config, Part
 from lesion_triage.data.sources import folder
 from triage_server.problems import PROBLEM_TYPES
-from triage_server.settings import variables
+from triage_server.settings import Settings, variables
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -31,10 +31,15 @@ _TOP = (
     "SECURITY.md",
     "CHANGELOG.md",
     "data/README.md",
+    "experiments/README.md",
     "experiments/BUNDLES.md",
     "experiments/LOG.md",
 )
-PAGES = [ROOT / name for name in _TOP if (ROOT / name).is_file()] + sorted(DOCS.rglob("*.md"))
+PAGES = [
+    *(ROOT / name for name in _TOP),
+    *sorted(DOCS.rglob("*.md")),
+    *sorted(ROOT.glob("experiments/*/README.md")),
+]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 REQUIRED = "required"
 
@@ -100,9 +105,18 @@ def test_no_configuration_key_is_documented_that_does_not_exist() -> None:
     assert sorted(rows_of("configuration.md").keys() - known) == []
 
 
-@pytest.mark.parametrize("variable", variables())
-def test_every_server_setting_is_documented(variable: str) -> None:
-    assert variable in rows_of("configuration.md")
+@pytest.mark.parametrize(("variable", "field"), variables().items(), ids=variables())
+def test_every_server_setting_is_documented_with_its_default(variable: str, field: str) -> None:
+    setting = Settings.model_fields[field]
+    if setting.is_required():
+        expected = REQUIRED
+    elif variable == "TRIAGE_THREADS":
+        expected = "usable processors"
+    elif setting.default is None or setting.default == ():
+        expected = "none"
+    else:
+        expected = f"`{written(setting.default)}`"
+    assert rows_of("configuration.md")[variable][2] == expected
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -256,7 +270,11 @@ def commands_of(page: Path) -> list[str]:
     return [line for line in lines if line.startswith("lesion-triage ")]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if commands_of(page)], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if commands_of(page)],
+    ids=lambda page: page.relative_to(ROOT).as_posix(),
+)
 def test_every_command_that_a_page_prints_is_one_that_the_program_takes(page: Path) -> None:
     for command in commands_of(page):
         words = docs_shell.split_words(command)[1:]
