@@ -78,6 +78,7 @@ def test_a_format_says_how_a_number_is_written(checkout, what, text):
         ("lost.json:share .3f", "cannot be read"),
         ("found.json:each.one.name .3f", "the format does not fit 'one'"),
         ("share", "expected NAME:CELL FORMAT"),
+        ("found.json:share range.3f", "a range is of a mean over seeds"),
     ],
 )
 def test_what_is_not_recorded_is_refused(checkout, what, sentence):

@@ -15,6 +15,7 @@ from lesion_triage.config_file import DATA_ROOT_VARIABLE
 from lesion_triage.console import echo
 from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.reproduce.definition import Dataset, Experiment, Version, VersionName
+from lesion_triage.reproduce.machine import machine_facts
 from lesion_triage.reproduce.records import Record, StepResult
 from lesion_triage.runs import Run, file_sha256
 from lesion_triage.tracking import Tracker
@@ -59,11 +60,11 @@ class Workspace:
     def cached_document(
         self, name: str, inputs: Mapping[str, Any], make_document: Callable[[Path], bytes]
     ) -> bytes:
-        """The document of a step, from an earlier attempt with the same inputs or made now.
+        """The document of a step, from an earlier attempt on the same machine and inputs, or made now.
 
         Args:
             name: of the document.
-            inputs: everything that decides it.
+            inputs: everything that decides it, except for processor, threads and versions of packages.
             make_document: makes it, in a folder of its own.
         """
         document_path, hash_path = (
@@ -71,7 +72,8 @@ class Workspace:
             self.folder / "documents" / f"{name}.sha256",
         )
         document_path.parent.mkdir(parents=True, exist_ok=True)
-        inputs_sha256 = sha256_of(canonical_json(dict(inputs)).encode())
+        # Else a document of an earlier version, or of another machine, would be compared as if made here.
+        inputs_sha256 = sha256_of(canonical_json({**inputs, "machine": machine_facts()}).encode())
         if document_path.is_file() and hash_path.is_file():
             content = document_path.read_bytes()
             if hash_path.read_text(encoding="utf-8").split() == [inputs_sha256, sha256_of(content)]:

@@ -53,7 +53,9 @@ class RecordedNumbers:
             ]
             return f"{formatted[0]} ({formatted[1]} to {formatted[2]})"
         if format_spec.startswith("range"):
-            ends = (cell.replace("mean.", end, 1) for end in ("lowest.", "highest."))
+            if not cell.startswith("mean."):
+                raise DataError(f"'{what}': a range is of a mean over seeds; its cell begins with mean.")
+            ends = (end + cell.removeprefix("mean.") for end in ("lowest.", "highest."))
             formatted = [
                 _format_value(_cell_value(cells, source, end), format_spec.removeprefix("range"), what)
                 for end in ends
