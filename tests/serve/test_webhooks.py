@@ -679,6 +679,8 @@ GOOD = {"url": "https://ehr.example.org/taken", "secret_env": "EHR_SECRET"}
         ({"ehr": GOOD | {"url": "ftp://ehr.example.org/"}}, "expected https"),
         ({"ehr": GOOD | {"url": "https://user:word@ehr.example.org/"}}, "without user"),
         ({"ehr": GOOD | {"url": "https://ehr.example.org:port/"}}, "expected an address"),
+        ({"ehr": GOOD | {"url": "https://[::1/"}}, "expected an address"),
+        ({"ehr": GOOD | {"url": "https:///path"}}, "expected an address"),
         (
             {"ehr": GOOD | {"url": "https://ehr.example.org/\r\nX: y"}},
             "characters that are not allowed in one",
@@ -695,6 +697,19 @@ def test_callback_that_cannot_be_used_is_one_sentence(said: Any, sentence: str):
         Callbacks.read(json.dumps(said), {"EHR_SECRET": SECRET})
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ('{"ehr": %s, "ehr": %s}', "a key occurs twice"),
+        ('{"ehr": {"url": "https://other.example.org/", "url": %s}}', "a key occurs twice"),
+        ('{"ehr": %s', "not valid JSON"),
+    ],
+)
+def test_callbacks_that_could_be_understood_in_two_ways_are_refused(config: str, sentence: str):
+    with pytest.raises(ConfigError, match=sentence):
+        Callbacks.read(config.replace("%s", json.dumps(GOOD)), {"EHR_SECRET": SECRET})
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o642, 0o444])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 import os
 import re
 import ssl
@@ -88,7 +89,8 @@ class Callbacks:
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{source}: the callbacks cannot be read ({error}).") from None
         try:
-            found = TypeAdapter(dict[CallbackName, _CallbackConfig]).validate_json(config)
+            tree = json.loads(config, object_pairs_hook=_unique)
+            found = TypeAdapter(dict[CallbackName, _CallbackConfig]).validate_python(tree)
         except ValidationError as error:
             problem = error.errors(include_input=False)[0]
             place = ".".join(str(step) for step in problem["loc"]) or "the whole"
@@ -96,6 +98,8 @@ class Callbacks:
                 f"{source}: {place}: {problem['msg']}; expected an object of callbacks by name, each with "
                 "'url', 'secret_file' or 'secret_env' and, optionally, 'ca_file' and 'callers'."
             ) from None
+        except ValueError as error:
+            raise ConfigError(f"{source}: not valid JSON ({error}).") from None
         if not found:
             raise ConfigError(f"{source}: no callback is named; name one, or unset TRIAGE_WEBHOOKS.")
         return cls({name: _callback(source, name, one, environment) for name, one in found.items()})
@@ -111,22 +115,30 @@ def signature(key: bytes, message_id: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
 
 
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object whose keys differ: of two callbacks with one name, the last would get both their answers."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice in one object")
+    return found
+
+
 def _callback(source: str, name: str, config: _CallbackConfig, environment: Mapping[str, str]) -> Callback:
     where = f"{source}: callback '{name}'"
     if not re.fullmatch(r"[!-~]+", config.url):
         raise ConfigError(
             f"{where}: the address has characters that are not allowed in one; percent-encode them (%xx)."
         )
-    address = urlsplit(config.url)
     try:
-        port = address.port
+        address = urlsplit(config.url)
+        host, port = address.hostname, address.port
     except ValueError:
-        port = -1
-    if not address.hostname or port == -1 or address.username is not None or address.fragment:
+        host = None
+    if not host or address.username is not None or address.fragment:
         raise ConfigError(
             f"{where}: expected an address such as https://host/path, without user or fragment."
         )
-    if address.scheme != "https" and not (address.scheme == "http" and is_loopback(address.hostname)):
+    if address.scheme != "https" and not (address.scheme == "http" and is_loopback(host)):
         raise ConfigError(f"{where}: expected https; plain http is allowed only to this machine.")
     tls = None
     if address.scheme == "https":
@@ -136,7 +148,7 @@ def _callback(source: str, name: str, config: _CallbackConfig, environment: Mapp
             raise ConfigError(f"{where}: 'ca_file' cannot be used ({error.strerror}).") from None
     return Callback(
         name=name,
-        host=address.hostname,
+        host=host,
         port=port or (80 if tls is None else 443),
         target=(address.path or "/") + (f"?{address.query}" if address.query else ""),
         tls=tls,
