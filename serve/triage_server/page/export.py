@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lesion_triage.bundle.guidance import QUESTIONS
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.schema import Disposition
-from triage_server.page.lists import PAGE_SIZE
 from triage_server.page.records import QueuedCase
 from triage_server.page.store import ReadingQueue
 
@@ -124,7 +123,9 @@ def zip_chunks(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[bytes]:
     """
     sink, tables = _Sink(), _Tables()
     with zipfile.ZipFile(sink, "w") as archive:
-        for case in _cases_in_order(queue, numbers):
+        for number in numbers:
+            if (case := queue.find_or_none(number)) is None:
+                continue
             if _needs_in_person(case) is not None and case.history is not None:
                 photographs = queue.photographs(case.number)
                 if len(photographs) < len(case.photographs):
@@ -143,11 +144,6 @@ def _zip_entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, _ZIP_DATE)
     entry.compress_type = zipfile.ZIP_DEFLATED
     return entry
-
-
-def _cases_in_order(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[QueuedCase]:
-    for at in range(0, len(numbers), PAGE_SIZE):
-        yield from queue.find_many(numbers[at : at + PAGE_SIZE])
 
 
 class _Tables:

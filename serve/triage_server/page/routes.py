@@ -330,16 +330,13 @@ async def _confirmed_action(request: Request) -> tuple[str, str] | None:
     done = request.query_params.get("done", "")
     if done not in _CONFIRMABLE_ACTIONS or not CASE_NUMBER.fullmatch(number):
         return None
-    try:
-        found = await page.run_in_thread(lambda: page.queue.find(number))
-    except RequestError as refusal:
-        if refusal.code != "not_found":
-            raise
+    found = await page.run_in_thread(lambda: page.queue.find_or_none(number))
+    if found is None:
         return (done, number) if done == "deleted" else None
     confirmed = {"sent": True, "reading": found.is_read, "outcome": bool(found.outcomes), "deleted": False}
-    if done == "sent" and found.is_read:
-        done = "sent_and_read"
-    return (done, number) if confirmed.get(done, True) else None
+    if not confirmed[done]:
+        return None
+    return ("sent_and_read" if done == "sent" and found.is_read else done, number)
 
 
 def _page_number(request: Request) -> int:

@@ -129,11 +129,11 @@ class ReadingQueue:
             wanted = select(CaseRow.number).where(lists.is_read()).order_by(CaseRow.id)
             return list(session.scalars(wanted))
 
-    def find_many(self, numbers: Sequence[str]) -> list[QueuedCase]:
-        """Several cases, in order of arrival; those that no longer exist are left out."""
+    def find_or_none(self, number: str) -> QueuedCase | None:
+        """One case; None: no case has this number."""
         with self._session() as session:
-            rows = session.scalars(_select_cases().where(CaseRow.number.in_(numbers)).order_by(CaseRow.id))
-            return [_case_from_row(row) for row in rows]
+            row = session.scalar(_select_cases().where(_has_number(number)))
+            return None if row is None else _case_from_row(row)
 
     def find(self, number: str) -> QueuedCase:
         """One case.
@@ -141,8 +141,9 @@ class ReadingQueue:
         Raises:
             RequestError: no case has this number.
         """
-        with self._session() as session:
-            return _case_from_row(_load_case(session, number))
+        if (case := self.find_or_none(number)) is None:
+            raise RequestError("not_found")
+        return case
 
     def photograph(self, number: str, position: int) -> tuple[str, bytes]:
         """Media type and bytes of one photograph.

@@ -137,12 +137,9 @@ async def _earlier_number(page: Page, form: Form) -> str | None:
     number = form.get("earlier_case").upper()
     if not number:
         return None
-    try:
-        return (await page.run_in_thread(lambda: page.queue.find(number))).number
-    except RequestError as refusal:
-        if refusal.code == "not_found":
-            raise RequestError("earlier_case_not_found") from None
-        raise
+    if await page.run_in_thread(lambda: page.queue.find_or_none(number)) is None:
+        raise RequestError("earlier_case_not_found")
+    return number
 
 
 @dataclass(frozen=True)

@@ -233,6 +233,28 @@ def test_export_comes_piece_by_piece(browser: Any) -> None:
     assert max(len(piece) for piece in pieces[:-1]) < 3 * len(photograph(0, 90))
 
 
+def test_case_that_is_deleted_while_others_are_exported_is_left_out_of_everything(
+    browser: Any, tmp_path: Path
+) -> None:
+    kept, erased, erased_without_outcome = (browser.send_case(photograph(number, 90)) for number in range(3))
+    for case in (kept, erased, erased_without_outcome):
+        browser.read_case(case, "override", f"Zz-reason of {case}")
+    for case in (kept, erased):
+        browser.record_outcome(case, "true")
+    queue = browser.app.state.page.queue
+    pieces = export.zip_chunks(queue, queue.read_numbers())
+    content = next(pieces)
+    queue.delete(erased)
+    queue.delete(erased_without_outcome)
+    with zipfile.ZipFile(io.BytesIO(content + b"".join(pieces))) as archive:
+        everything = "".join(archive.namelist()) + "".join(
+            archive.read(name).decode() for name in archive.namelist() if name.endswith((".csv", ".txt"))
+        )
+    assert kept in everything
+    assert erased not in everything
+    assert erased_without_outcome not in everything
+
+
 def test_export_can_be_read_as_a_stream(browser: Any) -> None:
     """Its entries give their size behind their bytes, so that only compressed ones end by themselves."""
     case = browser.send_case(photograph(0, 90))

@@ -72,7 +72,7 @@ def advance_clock(queue: ReadingQueue, days: int = 100) -> None:
 
 
 def is_deleted(queue: ReadingQueue, number: str) -> bool:
-    return queue.find_many([number]) == []
+    return queue.find_or_none(number) is None
 
 
 def make_retention(queue: ReadingQueue, record: Callable[[str], None] = lambda _: None) -> Retention:
