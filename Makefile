@@ -15,19 +15,19 @@ PEERS ?= .venv-peers
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# The environments, with their extras of pyproject.toml.
+$(VENV)/.installed: EXTRAS := train,serve,dev
+$(SERVE)/.installed: EXTRAS := serve,queue,test
+$(FUZZ)/.installed: EXTRAS := serve,test
+$(FUZZ)/.installed: PACKAGES := 'schemathesis>=4.32'
+$(DOCS)/.installed: EXTRAS := serve,queue,client,batch,docs
+$(VENV)/.installed $(SERVE)/.installed $(FUZZ)/.installed $(DOCS)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; say which with PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	@test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D) || \
 		{ echo "python3 -m venv failed; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,serve,dev]'
-	@touch $@
-
-$(SERVE)/.installed: pyproject.toml constraints.txt
-	@test -x $(SERVE)/bin/python || $(PYTHON) -m venv $(SERVE)
-	$(SERVE)/bin/python -m pip install --quiet --upgrade pip
-	$(SERVE)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,queue,test]'
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]' $(PACKAGES)
 	@touch $@
 
 install: $(VENV)/.installed ## the development environment (PyTorch: several GB)
@@ -45,20 +45,8 @@ test: check test-serve ## everything that CI runs; tests that test-serve runs ar
 test-serve: $(SERVE)/.installed ## the server's tests, in an environment without training libraries
 	$(SERVE)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(SERVED)
 
-$(FUZZ)/.installed: pyproject.toml constraints.txt
-	@test -x $(FUZZ)/bin/python || $(PYTHON) -m venv $(FUZZ)
-	$(FUZZ)/bin/python -m pip install --quiet --upgrade pip
-	$(FUZZ)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,test]' 'schemathesis>=4.32'
-	@touch $@
-
 fuzz: $(FUZZ)/.installed ## thousands of odd requests, made from the published description, to a real server: minutes
 	$(FUZZ)/bin/python tests/fuzz.py
-
-$(DOCS)/.installed: pyproject.toml constraints.txt
-	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
-	$(DOCS)/bin/python -m pip install --quiet --upgrade pip
-	$(DOCS)/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[serve,queue,client,batch,docs]'
-	@touch $@
 
 test-docs: $(VENV)/.installed ## run every command that the pages print, and check the built site: minutes
 	$(BIN)/python -m pytest -m pages tests/docs
@@ -128,4 +116,4 @@ lock: ## write constraints.txt from the installed environment
 	$(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia|cuda|triton|pip|setuptools)([-_=]|$$)' > constraints.txt
 
 clean: ## remove the environments and all caches; runs stay
-	rm -rf $(VENV) $(SERVE) $(FUZZ) $(DOCS) $(PEERS) build/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(SERVE) $(FUZZ) $(DOCS) .venv-peers build/docs .pytest_cache .mypy_cache .ruff_cache .hypothesis
