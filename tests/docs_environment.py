@@ -132,7 +132,7 @@ def _write_tables(site: Path, folder: Path) -> None:
 
 
 def _write_clinics(folder: Path) -> None:
-    """Four clinics with as many misses as docs/certificate.md tells of."""
+    """Four clinics with as many misses as docs/recertifying.md and docs/certificate.md tell of."""
 
     def cases(logits: Iterable[float], needs: bool) -> list[tuple[float, object, dict[str, object]]]:
         return [(logit, needs, {"lesion_id": f"{needs}{number}"}) for number, logit in enumerate(logits)]
