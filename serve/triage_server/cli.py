@@ -136,7 +136,7 @@ def serve(settings: Settings) -> None:
             cannot be read; or the ready file cannot be written.
         AuditLogError: the audit log cannot be continued.
     """
-    _withdraw(settings.ready_file)
+    _remove_ready_file(settings.ready_file)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle to look at again
     served = verify_bundle(settings.bundle, settings)
     bundle, signer = served.bundle, served.signer
@@ -159,7 +159,7 @@ def serve(settings: Settings) -> None:
             if audit is not None:
                 log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
             if settings.ready_file is not None:
-                _tell(settings.ready_file, url)
+                _write_ready_file(settings.ready_file, url)
             _say(f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}")
 
         log_to_stderr()
@@ -168,7 +168,7 @@ def serve(settings: Settings) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             # After draining, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)
-        closing.callback(_withdraw, settings.ready_file)
+        closing.callback(_remove_ready_file, settings.ready_file)
         server.run(sockets=[listener])
 
 
@@ -247,8 +247,12 @@ def _url(listener: socket.socket, settings: Settings) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _withdraw(ready_file: Path | None) -> None:
-    """Remove a ready file from an earlier run, which would point scripts to a server that is gone."""
+def _remove_ready_file(ready_file: Path | None) -> None:
+    """Remove the ready file of an earlier run, which would point scripts to a server that is gone.
+
+    Raises:
+        ConfigError: its folder does not exist, or the path leads to anything else, which stays as it is.
+    """
     if ready_file is None:
         return
     if not ready_file.parent.is_dir():
@@ -256,12 +260,24 @@ def _withdraw(ready_file: Path | None) -> None:
             f"The folder of the ready file {ready_file} does not exist: create {ready_file.parent}."
         )
     try:
+        if not os.path.lexists(ready_file):
+            return
+        if ready_file.is_symlink() or not ready_file.is_file() or not _names_a_server(ready_file):
+            raise ConfigError(
+                f"{ready_file} exists and is no ready file of this program: name another file, or remove it."
+            )
         ready_file.unlink(missing_ok=True)
     except OSError as error:
         raise _unusable(ready_file, error) from None
 
 
-def _tell(ready_file: Path, url: str) -> None:
+def _names_a_server(file: Path) -> bool:
+    """Whether a file begins as a URL; an empty one, as ``mktemp`` makes, may be replaced too."""
+    with file.open("rb") as stream:
+        return stream.read(4) in (b"http", b"")
+
+
+def _write_ready_file(ready_file: Path, url: str) -> None:
     try:
         write_atomically(ready_file, f"{url}\n".encode())
     except OSError as error:

@@ -252,8 +252,9 @@ def test_many_clients_at_once_get_their_own_answers(server: Any, scorer: Scorer,
         assert Answer.model_validate_json(response.content) == scorer.score([picture])
 
 
-def test_bundle_with_a_flipped_byte_is_not_served(
-    refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+@pytest.mark.parametrize("left", ["http://127.0.0.1:1", ""], ids=["earlier run", "mktemp"])
+def test_bundle_with_a_flipped_byte_is_not_served_and_no_ready_file_is_left(
+    left: str, refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
 ):
     copy = tmp_path / "altered"
     shutil.copytree(tiny_bundle, copy)
@@ -261,7 +262,7 @@ def test_bundle_with_a_flipped_byte_is_not_served(
     graph[len(graph) // 2] ^= 1
     (copy / "model.onnx").write_bytes(graph)
     ready = tmp_path / "ready"
-    ready.write_text("http://127.0.0.1:1")
+    ready.write_text(left)
     sentence = refused("--bundle", copy, "--port", 0, "--ready-file", ready)
     assert sentence.startswith("BundleError: ")
     assert "model.onnx" in sentence
@@ -317,6 +318,21 @@ def test_ready_file_that_is_a_folder_is_one_sentence(
     refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
 ):
     assert "ready file" in refused("--bundle", tiny_bundle, "--ready-file", tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "pipe"])
+def test_ready_file_that_is_something_else_is_left_alone(
+    kind: str, refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+):
+    keys, named = tmp_path / "keys", tmp_path / "named"
+    keys.write_text("what is not the server's")
+    make = {"file": keys.rename, "link": lambda new: new.symlink_to(keys), "pipe": os.mkfifo}
+    make[kind](named)
+    before = named.lstat()
+    assert "is no ready file" in refused("--bundle", tiny_bundle, "--ready-file", named)
+    assert os.path.samestat(named.lstat(), before)
+    if kind != "pipe":
+        assert named.read_text() == "what is not the server's"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
