@@ -41,7 +41,6 @@ _FETCH_TIMEOUT_S = 5.0
 """For the whole."""
 _GRACE_S = 0.2
 """Extra time for a fetch that ends just in time to report why."""
-_TIMEOUT_MESSAGE = "the key set cannot be read (it did not arrive within {:g} s)."
 _ParsedKeys = tuple[dict[str, jwt.PyJWK], list[str]]
 """Keys by id, and why others were left out."""
 
@@ -129,7 +128,7 @@ class KeySet:
         try:
             found = came.get(timeout=_FETCH_TIMEOUT_S + _GRACE_S)
         except queue.Empty:
-            raise ConfigError(f"{self._source}: {_TIMEOUT_MESSAGE.format(_FETCH_TIMEOUT_S)}") from None
+            raise _timeout_error() from None
         if isinstance(found, BaseException):
             raise found
         return found
@@ -166,12 +165,8 @@ class KeySet:
         try:
             async with asyncio.timeout(_FETCH_TIMEOUT_S + _GRACE_S):
                 found = await self._fetch_keys()
-        except ConfigError as error:
-            why = str(error).removeprefix(f"{self._source}: ")  # the address may have a secret in its query
-            log.error("the token key set could not be refreshed, %.0f s old: %s", self._age, why)
-            return
         except Exception as error:
-            why = type(error).__name__
+            why = error if isinstance(error, ConfigError) else type(error).__name__
             log.error("the token key set could not be refreshed, %.0f s old: %s", self._age, why)
             return
         self._read_at = time.monotonic()
@@ -243,24 +238,37 @@ def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _load_keys(source: str) -> _ParsedKeys:
-    return _parse_jwks(source, _read_source(source))
+    return _parse_jwks(_read_source(source))
 
 
 def _read_source(source: str) -> bytes:
+    """The document; no error quotes the address, which may have a secret in its query."""
     try:
         address = urlsplit(source)
         if address.scheme not in ("http", "https"):
             return Path(source).read_bytes()[:_MAX_SET_BYTES]
         if address.scheme == "http" and not is_loopback(address.hostname or ""):
-            raise ConfigError(f"{source}: expected https; keys that come over plain http could be anyone's.")
+            raise ConfigError(
+                "TRIAGE_JWT_JWKS: expected https; keys that come over plain http could be anyone's."
+            )
         return fetch(source, _FETCH_TIMEOUT_S, _MAX_SET_BYTES)
     except TimeoutError:
-        raise ConfigError(f"{source}: {_TIMEOUT_MESSAGE.format(_FETCH_TIMEOUT_S)}") from None
+        raise _timeout_error() from None
+    except http.client.InvalidURL:
+        raise ConfigError(
+            "TRIAGE_JWT_JWKS: not a valid address; a space or another character must be percent-encoded."
+        ) from None
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise ConfigError(f"{source}: the key set cannot be read ({error}).") from None
+        raise ConfigError(f"TRIAGE_JWT_JWKS: the key set cannot be read ({error}).") from None
 
 
-def _parse_jwks(source: str, content: bytes) -> _ParsedKeys:
+def _timeout_error() -> ConfigError:
+    return ConfigError(
+        f"TRIAGE_JWT_JWKS: the key set cannot be read (it did not arrive within {_FETCH_TIMEOUT_S:g} s)."
+    )
+
+
+def _parse_jwks(content: bytes) -> _ParsedKeys:
     """Keys that may verify a signature, and why others were left out, as RFC 7517, section 5, asks.
 
     Keys that are not for signatures, such as those for encryption, are left out without a mention.
@@ -268,7 +276,7 @@ def _parse_jwks(source: str, content: bytes) -> _ParsedKeys:
     try:
         described = list(json.loads(content)["keys"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"{source}: not a JWKS document ({type(error).__name__}).") from None
+        raise ConfigError(f"TRIAGE_JWT_JWKS: not a JWKS document ({type(error).__name__}).") from None
     keys: dict[str, jwt.PyJWK] = {}
     left_out: list[str] = []
     for number, one in enumerate(described, start=1):
@@ -285,7 +293,7 @@ def _parse_jwks(source: str, content: bytes) -> _ParsedKeys:
             left_out.append(f"key {number} of the set {reason}")
     if not keys:
         said = "; ".join(["no public key for signatures in this JWKS document", *left_out])
-        raise ConfigError(f"{source}: {said}.")
+        raise ConfigError(f"TRIAGE_JWT_JWKS: {said}.")
     return keys, left_out
 
 
