@@ -21,8 +21,8 @@ from lesion_triage.cards.checklist import BLANK, Status, counts, fill
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.command import CHECKLISTS
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown, open_run
+from lesion_triage.cards.markdown_tables import table
 from lesion_triage.cards.model_card import model_card
-from lesion_triage.cards.recipe import table
 from lesion_triage.cards.tripod_ai import TRIPOD_AI
 from lesion_triage.errors import RunError
 

@@ -12,7 +12,7 @@ from lesion_triage.bundle.certificate import GroupRow
 from lesion_triage.cards.change import Level, compare
 from lesion_triage.cards.change_page import page
 from lesion_triage.cards.checklist import BLANK
-from lesion_triage.cards.subject import open_subject
+from lesion_triage.cards.evidence import open_evidence
 from lesion_triage.errors import BundleError, ReportError, RunError
 
 
@@ -48,7 +48,7 @@ def everyone() -> dict:
 
 
 def test_the_same_bundle_differs_in_nothing_and_is_no_regression(old):
-    change = compare(open_subject(old), open_subject(old / "bundle"))
+    change = compare(open_evidence(old), open_evidence(old / "bundle"))
     assert not any(change.differences.values())
     assert change.regressions == ()
     assert "The two are the same bundle." in page(change)
@@ -60,7 +60,7 @@ def test_a_bundle_that_was_measured_in_no_slice_cannot_be_called_no_worse_than(t
         made_runs.make(tmp_path / name, slices=[few], certificate={"purpose": name})
         for name in ("old", "new")
     )
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert lines(change, Level.UNKNOWN) == {"results"}
     assert "measured in no slice" in page(change)
 
@@ -72,7 +72,7 @@ def test_what_changed_is_named_with_both_values_and_nothing_else_is(old, tmp_pat
         certificate={"purpose": "more epochs"},
         threshold=0.4,
     )
-    change = compare(open_subject(old), open_subject(new), "Ada", "trained shorter")
+    change = compare(open_evidence(old), open_evidence(new), "Ada", "trained shorter")
     assert [(one.what, one.old, one.new) for one in change.differences["configuration"]] == [
         ("train.epochs", 15, 3)
     ]
@@ -91,7 +91,7 @@ def test_two_slices_of_one_name_are_refused(old, tmp_path):
     ]
     new = made_runs.make(tmp_path / "new", slices=twice)
     with pytest.raises(ReportError, match="two slices named 'source_a'"):
-        compare(open_subject(old), open_subject(new))
+        compare(open_evidence(old), open_evidence(new))
 
 
 # Clopper-Pearson: 95 of 100 is 0.887 to 0.984, 120 of 200 is 0.529 to 0.668; referral is 0.533 to 0.633.
@@ -108,7 +108,7 @@ def test_two_slices_of_one_name_are_refused(old, tmp_path):
     ],
 )
 def test_a_measure_is_worse_beyond_the_end_of_the_old_interval(old, tmp_path, slices, worse):
-    change = compare(open_subject(old), open_subject(made_runs.make(tmp_path / "new", slices=slices)))
+    change = compare(open_evidence(old), open_evidence(made_runs.make(tmp_path / "new", slices=slices)))
     assert lines(change, Level.WORSE) == worse
     assert lines(change, Level.UNKNOWN) == set()
 
@@ -117,27 +117,27 @@ def test_a_slice_that_got_worse_is_seen_though_all_cases_together_did_not(tmp_pa
     both = [made_runs.slice_("all", 95, 100, 120, 200), made_runs.slice_("source_a", 40, 40, 60, 100)]
     old = made_runs.make(tmp_path / "old", slices=both)
     worse = [both[0], made_runs.slice_("source_a", 33, 40, 60, 100)]
-    change = compare(open_subject(old), open_subject(made_runs.make(tmp_path / "new", slices=worse)))
+    change = compare(open_evidence(old), open_evidence(made_runs.make(tmp_path / "new", slices=worse)))
     assert lines(change, Level.WORSE) == {"sensitivity: source_a"}
 
 
 def test_a_slice_that_is_not_measured_any_more_cannot_be_compared(tmp_path):
     both = [made_runs.slice_("all", 95, 100, 120, 200), made_runs.slice_("source_a", 40, 40, 60, 100)]
     old = made_runs.make(tmp_path / "old", slices=both)
-    change = compare(open_subject(old), open_subject(made_runs.make(tmp_path / "new", slices=both[:1])))
+    change = compare(open_evidence(old), open_evidence(made_runs.make(tmp_path / "new", slices=both[:1])))
     assert {"sensitivity: source_a", "auroc: source_a"} <= lines(change, Level.UNKNOWN)
 
 
 def test_other_test_cases_are_not_compared(old, tmp_path):
     new = made_runs.make(tmp_path / "new", results={"splits_sha256": "0" * 64})
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert lines(change, Level.UNKNOWN) == {"results"}
     assert "not tested on the same cases" in page(change)
 
 
 def test_results_of_another_bundle_are_not_taken_for_its_own(old, tmp_path):
     new = made_runs.make(tmp_path / "new", results={"bundle_sha256": "0" * 64})
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert lines(change, Level.UNKNOWN) == {"results", "parity"}
 
 
@@ -145,10 +145,10 @@ def test_a_promise_that_is_lower_and_a_group_that_is_lost_are_regressions(tmp_pa
     groups = [everyone(), group("female", "certified")]
     old = made_runs.make(tmp_path / "old", certificate={"groups": groups})
     less = {"target_sensitivity": 0.9, "groups": [everyone(), group("female", "not_certifiable")]}
-    change = compare(open_subject(old), open_subject(made_runs.make(tmp_path / "new", certificate=less)))
+    change = compare(open_evidence(old), open_evidence(made_runs.make(tmp_path / "new", certificate=less)))
     assert lines(change, Level.WORSE) == {"certificate", "groups"}
     assert change.lost == ("sex female",)
-    assert compare(open_subject(tmp_path / "new"), open_subject(old)).gained == ("sex female",)
+    assert compare(open_evidence(tmp_path / "new"), open_evidence(old)).gained == ("sex female",)
 
 
 def test_a_merged_group_that_keeps_its_name_and_loses_a_member_is_lost(tmp_path):
@@ -158,19 +158,19 @@ def test_a_merged_group_that_keeps_its_name_and_loses_a_member_is_lost(tmp_path)
         made_runs.make(tmp_path / name, certificate={"groups": [everyone(), row]})
         for name, row in (("old", whole), ("new", part))
     )
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert (change.lost, change.gained) == (("sex other",), ())
-    back = compare(open_subject(new), open_subject(old))
+    back = compare(open_evidence(new), open_evidence(old))
     assert (back.lost, back.gained) == ((), ("sex other",))
 
 
 def test_a_promise_that_begins_to_count_red_flags_is_a_regression(old, tmp_path):
     """It holds only where the same questions are asked; the one before held wherever they were or not."""
     new = made_runs.make(tmp_path / "new", certificate={"red_flags_counted": True})
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert lines(change, Level.WORSE) == {"certificate"}
     assert "Red flags count now" in page(change)
-    assert compare(open_subject(new), open_subject(old)).regressions == ()
+    assert compare(open_evidence(new), open_evidence(old)).regressions == ()
 
 
 def test_flips_a_worse_audit_and_an_audit_of_other_data_are_seen(old, tmp_path):
@@ -179,21 +179,21 @@ def test_flips_a_worse_audit_and_an_audit_of_other_data_are_seen(old, tmp_path):
         results={"parity": {"images": 300, "largest_score_difference": 0.1, "decision_flips": 2}},
         audit={"verdict": "warn"},
     )
-    assert lines(compare(open_subject(old), open_subject(worse)), Level.WORSE) == {"parity", "audit"}
+    assert lines(compare(open_evidence(old), open_evidence(worse)), Level.WORSE) == {"parity", "audit"}
     other = made_runs.make(
         tmp_path / "other", audit={"facts": {"with_model": True, "manifest_sha256": "0" * 64}}
     )
-    assert "audit" in lines(compare(open_subject(old), open_subject(other)), Level.UNKNOWN)
+    assert "audit" in lines(compare(open_evidence(old), open_evidence(other)), Level.UNKNOWN)
 
 
 def test_an_audit_of_the_data_alone_is_not_compared_with_one_of_data_and_model(old, tmp_path):
-    facts = {"with_model": False, "manifest_sha256": open_subject(old).bundle.certificate.manifest_sha256}
+    facts = {"with_model": False, "manifest_sha256": open_evidence(old).bundle.certificate.manifest_sha256}
     new = made_runs.make(tmp_path / "new", audit={"facts": facts})
     (new / "audit_with_model").rename(new / "audit")
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert lines(change, Level.UNKNOWN) == {"audit"}
     assert "The new bundle's audit is of its data alone" in page(change)
-    assert compare(open_subject(new), open_subject(old)).regressions == ()
+    assert compare(open_evidence(new), open_evidence(old)).regressions == ()
 
 
 def test_a_changed_intended_use_stands_out(tmp_path):
@@ -202,19 +202,19 @@ def test_a_changed_intended_use_stands_out(tmp_path):
         for text in ("To order.", "More.")
     ]
     old = made_runs.make(tmp_path / "old", model_card=cards[0])
-    change = compare(open_subject(old), open_subject(made_runs.make(tmp_path / "new", model_card=cards[1])))
+    change = compare(open_evidence(old), open_evidence(made_runs.make(tmp_path / "new", model_card=cards[1])))
     assert any("INTENDED USE" in kind for kind in change.kinds)
 
 
 def test_a_bundle_by_itself_is_compared_as_far_as_it_goes(old, tmp_path):
     alone = tiny_bundle.make(tmp_path / "alone").folder
-    change = compare(open_subject(old), open_subject(alone))
+    change = compare(open_evidence(old), open_evidence(alone))
     assert lines(change, Level.UNKNOWN) == {"results", "parity", "audit"}
     assert [one.what for one in change.differences["configuration"]] == ["all"]
 
 
 def test_who_why_and_approval_are_blank_until_somebody_says(old):
-    text = page(compare(open_subject(old), open_subject(old)))
+    text = page(compare(open_evidence(old), open_evidence(old)))
     assert text.count(f"| {BLANK} |") >= 3
     for part in ("1. Description of modifications", "2. Modification protocol", "3. Impact assessment"):
         assert f"## {part}" in text
@@ -233,19 +233,19 @@ def test_the_command_prints_the_record_and_ends_with_1_on_a_regression(old, tmp_
 
 def test_where_the_data_lie_is_in_no_record(old, tmp_path):
     new = made_runs.make(tmp_path / "new", config={"data": {"source": "folder", "root": "/srv/John-Roe"}})
-    change = compare(open_subject(old), open_subject(new))
+    change = compare(open_evidence(old), open_evidence(new))
     assert "Jane-Doe" not in page(change) + change.to_json()
     assert "John-Roe" not in page(change) + change.to_json()
 
 
 def test_what_is_no_run_and_no_bundle_is_refused(old, tmp_path):
     with pytest.raises(RunError, match=r"no such folder, expected that of a run or of a bundle"):
-        open_subject(tmp_path / "nowhere")
+        open_evidence(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BundleError, match=r"no bundle\.json"):
-        open_subject(tmp_path / "empty")
+        open_evidence(tmp_path / "empty")
     with pytest.raises(RunError, match=r"no config\.yaml, expected the folder of a run"):
-        open_subject(old / "bundle", tmp_path)
+        open_evidence(old / "bundle", tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "- a list", "name: old\nmodle: {}\n"])

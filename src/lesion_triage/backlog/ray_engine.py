@@ -36,7 +36,7 @@ class _Worker:
         self._shards = Shards(Path(folder))
         if (here := software()) != self._shards.state.software:
             raise BacklogError(f"a machine of the cluster has different software from this run: {here}.")
-        self._maker = make_row_builder(self._shards, open_bundle(Path(bundle)))
+        self._row_builder = make_row_builder(self._shards, open_bundle(Path(bundle)))
         self._listing = self._shards.listing()
         self._accept_unreadable = accept_unreadable
 
@@ -48,7 +48,7 @@ class _Worker:
                 cases = score_part(
                     self._shards,
                     self._listing,
-                    self._maker,
+                    self._row_builder,
                     part,
                     accept_unreadable=self._accept_unreadable,
                 )

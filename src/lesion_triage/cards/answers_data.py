@@ -25,7 +25,7 @@ def _finding(dossier: Dossier, code: str) -> tuple[str, Pointer]:
     return str(dossier.at(AUDIT, place)), Pointer(AUDIT, place)
 
 
-def listed(groups: dict[str, Count], of: str = "cases") -> str:
+def format_counts(groups: dict[str, Count], of: str = "cases") -> str:
     """``a 12, b 3``."""
     return ", ".join(f"{name} {getattr(one, of):,}" for name, one in groups.items())
 
@@ -51,15 +51,15 @@ def references(dossier: Dossier) -> Answer:
     return Answer(citations, (Pointer(MANIFEST, "citation"), Pointer(HEADER, "data_citation")))
 
 
-def drawn(dossier: Dossier) -> Answer:
+def synthetic_data(dossier: Dossier) -> Answer:
     """Whether pictures were drawn by a program."""
     synthetic = bool(dossier.at(MANIFEST, "synthetic"))
-    said = (
+    text = (
         "Drawn pictures were used; configuration and seed draw the same ones again."
         if synthetic
         else "No drawn or generated picture was used."
     )
-    return Answer(said, (Pointer(MANIFEST, "synthetic"), Pointer(CONFIG, "data.source")))
+    return Answer(text, (Pointer(MANIFEST, "synthetic"), Pointer(CONFIG, "data.source")))
 
 
 def exclusions(dossier: Dossier) -> Answer:
@@ -126,7 +126,7 @@ def _reference(dossier: Dossier) -> tuple[str, tuple[Pointer, ...]]:
     confirmed = people.by("diagnosis_confirm_type")
     return (
         f"The outcome is that an in-person visit is needed. {label_origin(dossier)} Where photographs of a "
-        f"lesion disagree, it needs one. Labels were confirmed by (cases): {listed(confirmed)}.",
+        f"lesion disagree, it needs one. Labels were confirmed by (cases): {format_counts(confirmed)}.",
         (
             Pointer(CONFIG, "data.source"),
             Pointer(MANIFEST, "counts.needs_in_person"),
@@ -150,7 +150,7 @@ def reference_standard(dossier: Dossier) -> Answer:
 def sample_size(dossier: Dossier) -> Answer:
     """How many cases there are, and how many a certificate takes."""
     people = population_of(dossier)
-    need_splits(people)
+    require_splits(people)
     needed = dossier.at(CERTIFICATE, "groups[by=all].minimum_positives")
     target, confidence = (dossier.at(CERTIFICATE, name) for name in ("target_sensitivity", "confidence"))
     return Answer(
@@ -166,7 +166,7 @@ def sample_size(dossier: Dossier) -> Answer:
     )
 
 
-def need_splits(people: Population) -> None:
+def require_splits(people: Population) -> None:
     """Raise Unknown if the data have not been split."""
     if not people.splits:
         raise Unknown(SPLITS)
@@ -186,7 +186,7 @@ def _by_split(people: Population) -> str:
 def sizes(dossier: Dossier) -> Answer:
     """Cases and events by split."""
     people = population_of(dossier)
-    need_splits(people)
+    require_splits(people)
     return Answer(f"{_by_split(people)}.", (Pointer(SPLITS, "image_ids"), Pointer(TABLE, "needs_in_person")))
 
 
@@ -202,7 +202,7 @@ def missing(dossier: Dossier) -> Answer:
     )
 
 
-def dealt(dossier: Dossier) -> str:
+def split_method(dossier: Dossier) -> str:
     """How cases were assigned to splits, as part of a sentence."""
     if dossier.at(CONFIG, "split.official"):
         return "the dataset's own test and validation cases, and a random draw among the rest"
@@ -216,10 +216,10 @@ def partition(dossier: Dossier) -> Answer:
     shares = ", ".join(f"{name} {format_percent(fractions[name])}%" for name in order if name in fractions)
     leak, where = _finding(dossier, "leakage")
     return Answer(
-        f"Whole groups were dealt by {dealt(dossier)} (seed {dossier.at(SPLITS, 'seed')}): all photographs "
-        "of a patient where known, of a lesion, and copies of one picture stay together. Asked for: "
-        f"{shares}. Train fits the network, validation the calibrator, calibration the threshold; test is "
-        f"opened on the sealed bundle only. {leak}",
+        f"Whole groups were assigned by {split_method(dossier)} (seed {dossier.at(SPLITS, 'seed')}): all "
+        "photographs of a patient where known, of a lesion, and copies of one picture stay together. Asked "
+        f"for: {shares}. Train fits the network, validation the calibrator, calibration the threshold; test "
+        f"is opened on the sealed bundle only. {leak}",
         (Pointer(SPLITS, "fractions"), Pointer(SPLITS, "seed"), Pointer(CONFIG, "split.official"), where),
     )
 
@@ -227,8 +227,8 @@ def partition(dossier: Dossier) -> Answer:
 def same_source(dossier: Dossier) -> Answer:
     """Differences between development and evaluation data: none, by design."""
     return Answer(
-        f"None by design: development and test cases are {dealt(dossier)}, all from the same collection, "
-        "so nothing is said of another site.",
+        f"None by design: development and test cases are {split_method(dossier)}, all from the same "
+        "collection, so nothing is said of another site.",
         (Pointer(SPLITS, "fractions"), Pointer(CONFIG, "split.official"), Pointer(MANIFEST, "source")),
     )
 
@@ -268,10 +268,10 @@ def biases(dossier: Dossier) -> Answer:
 def flow(dossier: Dossier) -> Answer:
     """From the dataset's table to the test result."""
     people = population_of(dossier)
-    need_splits(people)
+    require_splits(people)
     results = "report/results.json"
     return Answer(
-        f"{_dropped(dossier)} Dealt: {_by_split(people)}. Of the test cases "
+        f"{_dropped(dossier)} Splits: {_by_split(people)}. Of the test cases "
         f"{dossier.at(results, 'abstained')} had no gradable photograph and counted as referred, "
         f"{dossier.at(results, 'missed')} positive ones fell below the threshold.",
         (Pointer(MANIFEST, "dropped"), Pointer(SPLITS, "image_ids"), Pointer(results, "abstained")),

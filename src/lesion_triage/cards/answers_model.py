@@ -117,12 +117,12 @@ def model(dossier: Dossier) -> Answer:
 
 def weights(dossier: Dossier) -> Answer:
     """Initial weights."""
-    said = {
+    text = {
         "hub": "The weights that timm publishes for this backbone; the head is random.",
         "none": "Random weights.",
     }.get(str(dossier.at(CONFIG, "model.weights")), "A local safetensors file, named in the configuration.")
     return Answer(
-        said + f" Seed {dossier.at(CONFIG, 'seed')}.",
+        text + f" Seed {dossier.at(CONFIG, 'seed')}.",
         (Pointer(CONFIG, "model.weights"), Pointer(CONFIG, "seed")),
     )
 
@@ -151,18 +151,18 @@ def selection(dossier: Dossier) -> Answer:
 
 def ensemble(dossier: Dossier) -> Answer:
     """Whether the model is an ensemble, and of what."""
-    told, each = dossier.at(CONFIG, "ensemble"), dossier.at(CONFIG, "ensemble.members")
-    others = [one["backbone"] for one in told.get("backbones", ())]  # older runs have no such key
+    settings, each = dossier.at(CONFIG, "ensemble"), dossier.at(CONFIG, "ensemble.members")
+    others = [one["backbone"] for one in settings.get("backbones", ())]  # older runs have no such key
     if others:
         backbones = ", ".join((dossier.at(CONFIG, "model.backbone"), *others))
-        said = f"{each * (1 + len(others))} networks, {each} of each of {backbones}; {told['combine']}."
+        text = f"{each * (1 + len(others))} networks, {each} of each of {backbones}; {settings['combine']}."
     elif each > 1:
-        said = f"{each} networks of different seeds, {told['combine']}."
+        text = f"{each} networks of different seeds, {settings['combine']}."
     else:
-        said = "No ensemble: one network."
+        text = "No ensemble: one network."
     views = dossier.at(HEADER, "model.views")
     return Answer(
-        f"{said} {views} view(s) of each picture.",
+        f"{text} {views} view(s) of each picture.",
         (Pointer(CONFIG, "ensemble"), Pointer(HEADER, "model.views")),
     )
 
@@ -179,14 +179,14 @@ def software(dossier: Dossier) -> Answer:
 def imbalance(dossier: Dossier) -> Answer:
     """How class imbalance was handled."""
     loss = dossier.at(CONFIG, "train.loss")
-    said = {
+    text = {
         "bce": "None: the loss weighs every photograph alike.",
         "balanced": "The loss gives both classes the same weight.",
         "focal": "The focal loss weighs examples that are right already less.",
     }.get(loss, f"Loss {loss}.")
     kind = dossier.at(POLICY, "calibrator.kind")
     return Answer(
-        f"{said} The calibrator ({kind}) is fitted after it on validation cases of the data's own "
+        f"{text} The calibrator ({kind}) is fitted after it on validation cases of the data's own "
         "prevalence.",
         (Pointer(CONFIG, "train.loss"), Pointer(POLICY, "calibrator.kind")),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lesion_triage.cards.answers_data import dealt, listed, need_splits
+from lesion_triage.cards.answers_data import format_counts, require_splits, split_method
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import CONFIG, MANIFEST, SPLITS, TABLE, Dossier, Pointer, Unknown
 from lesion_triage.cards.population import UNKNOWN, Count, count, population_of
@@ -26,12 +26,12 @@ def histology(dossier: Dossier) -> Answer:
 def characteristics(dossier: Dossier) -> Answer:
     """Who is in the data: the dataset card has the tables."""
     people = population_of(dossier)
-    need_splits(people)
+    require_splits(people)
     return Answer(
         f"{people.total.photographs:,} photographs of {people.total.cases:,} cases, "
         f"{people.total.positives:,} positive. cards/dataset-card.md has tables by class, site, sex, age, "
-        f"skin type, kind of picture, source and split. Sex (cases): {listed(people.by('sex'))}. Age: "
-        f"{listed(people.by('age_approx'))}.",
+        f"skin type, kind of picture, source and split. Sex (cases): {format_counts(people.by('sex'))}. Age: "
+        f"{format_counts(people.by('age_approx'))}.",
         (Pointer(TABLE, "sex"), Pointer(TABLE, "age_approx"), Pointer(SPLITS, "image_ids")),
         "dates, treatments and other features of the persons.",
     )
@@ -40,13 +40,13 @@ def characteristics(dossier: Dossier) -> Answer:
 def compared_with_training(dossier: Dossier) -> Answer:
     """Distribution of the test split compared with that of training."""
     people = population_of(dossier)
-    need_splits(people)
+    require_splits(people)
     shares = []
     for name in ("train", "test"):
         found = count(people.splits[name])
         shares.append(f"{name} {found.positives / max(found.cases, 1):.1%}")
     return Answer(
-        f"Both come from one collection, by {dealt(dossier)}. Share of positive cases: "
+        f"Both come from one collection, by {split_method(dossier)}. Share of positive cases: "
         f"{', '.join(shares)}. cards/dataset-card.md compares the splits by sex, age and site.",
         (Pointer(SPLITS, "image_ids"), Pointer(CONFIG, "split.official"), Pointer(TABLE, "needs_in_person")),
     )
@@ -58,7 +58,7 @@ def image_types(dossier: Dossier) -> Answer:
     if not people.stated("image_type"):
         raise Unknown("image_type")
     return Answer(
-        f"Photographs by kind: {listed(people.by('image_type'), 'photographs')}.",
+        f"Photographs by kind: {format_counts(people.by('image_type'), 'photographs')}.",
         (Pointer(TABLE, "image_type"),),
     )
 
@@ -67,7 +67,7 @@ def metadata(dossier: Dossier) -> Answer:
     """Distribution of sex, age and site, as far as stated."""
     people = population_of(dossier)
     known = [name for name in ("sex", "age_approx", "anatom_site_general") if people.stated(name)]
-    text = " ".join(f"{name} (cases): {listed(people.by(name))}." for name in known)
+    text = " ".join(f"{name} (cases): {format_counts(people.by(name))}." for name in known)
     if not known:
         raise Unknown("metadata")
     return Answer(text, tuple(Pointer(TABLE, name) for name in known), "ethnicity and geography.")
@@ -76,11 +76,9 @@ def metadata(dossier: Dossier) -> Answer:
 def skin_tone(dossier: Dossier) -> Answer:
     """Skin types, as far as stated."""
     people = population_of(dossier)
-    groups = people.by("fitzpatrick_skin_type")
-    stated = people.stated("fitzpatrick_skin_type")
-    text = (
-        f"Fitzpatrick skin type (cases): {listed(groups)}." if stated else "The dataset states no skin type."
-    )
+    text = "The dataset states no skin type."
+    if people.stated("fitzpatrick_skin_type"):
+        text = f"Fitzpatrick skin type (cases): {format_counts(people.by('fitzpatrick_skin_type'))}."
     return Answer(text, (Pointer(TABLE, "fitzpatrick_skin_type"),), "how the skin type was determined.")
 
 
@@ -89,7 +87,7 @@ def balance(dossier: Dossier) -> Answer:
     people = population_of(dossier)
     return Answer(
         f"{people.total.positives:,} of {people.total.cases:,} cases are positive. By class (cases): "
-        f"{listed(people.by('diagnosis'))}.",
+        f"{format_counts(people.by('diagnosis'))}.",
         (Pointer(MANIFEST, "counts.needs_in_person"), Pointer(MANIFEST, "counts.diagnosis")),
     )
 
@@ -118,7 +116,7 @@ def sites(dossier: Dossier) -> Answer:
     if set(groups) == {UNKNOWN}:
         raise Unknown("source")
     return Answer(
-        f"Photographs by source: {listed(groups, 'photographs')}.",
+        f"Photographs by source: {format_counts(groups, 'photographs')}.",
         (Pointer(TABLE, "source"),),
         "makers and models of the cameras.",
     )

@@ -42,13 +42,13 @@ def fairness(dossier: Dossier) -> Answer:
     """Groups that the certificate covers, and groups that were not certifiable."""
     rows = dossier.at(CERTIFICATE, "groups")
     asked = [row for row in rows if row["by"] != "all"]
-    said = "; ".join(
+    groups = "; ".join(
         f"{row['by']} {row['group']} {'certified' if row['status'] == 'certified' else 'NOT CERTIFIABLE'} "
         f"({row['positives']} positives)"
         for row in asked
     )
     text = (
-        f"The certificate asks for the target in groups too: {said}."
+        f"The certificate asks for the target in groups too: {groups}."
         if asked
         else ("The certificate promises for everyone together and for no group by itself.")
     )

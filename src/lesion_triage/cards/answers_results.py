@@ -50,12 +50,12 @@ def _numbers(part: dict[str, Any]) -> str:
 def performance(dossier: Dossier) -> Answer:
     """Estimates with intervals, for all cases and by slice."""
     parts = dossier.at(RESULTS, "slices")
-    said = " ".join(
+    text = " ".join(
         f"{part['title']} ({part['cases']} cases, {part['positives']} positive): {_numbers(part)}."
         for part in parts
     )
     return Answer(
-        f"On the {dossier.at(RESULTS, 'split')} split, 95 % intervals. {said}",
+        f"On the {dossier.at(RESULTS, 'split')} split, 95 % intervals. {text}",
         (Pointer(RESULTS, f"{_ALL}.metrics"),),
     )
 
@@ -68,14 +68,14 @@ def by_group(dossier: Dossier) -> Answer:
         for row in dossier.get(RESULTS, "groups", ())
         if row["by"] in _PEOPLE and (row["sensitivity"] or row["specificity"])
     ]
-    said = "".join(
+    text = "".join(
         f" {_PEOPLE[row['by']]} {row['group']} ({row['cases']} cases, {row['positives']} positive): "
         f"sensitivity {interval(row['sensitivity'])}, specificity {interval(row['specificity'])}."
         for row in rows
     )
     absent = [word for by, word in _PEOPLE.items() if by not in {row["by"] for row in rows}]
     return Answer(
-        f"{known.text}{said}",
+        f"{known.text}{text}",
         (*known.evidence, *((Pointer(RESULTS, "groups"),) if rows else ())),
         f"results by {', '.join(absent).lower()}." if absent else "",
     )

@@ -20,7 +20,7 @@ from lesion_triage.cards.differences import (
     same_cases,
     sections,
 )
-from lesion_triage.cards.subject import Subject
+from lesion_triage.cards.evidence import BundleEvidence
 from lesion_triage.errors import BundleError
 
 FORMAT = 1
@@ -44,7 +44,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class AssessmentLine:
     """One line of the assessment."""
 
     code: str
@@ -53,7 +53,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
+class BundleIdentity:
     """The identity of a bundle."""
 
     name: str
@@ -68,8 +68,8 @@ class Party:
 class Change:
     """A record of change; ``change-record.json``."""
 
-    old: Party
-    new: Party
+    old: BundleIdentity
+    new: BundleIdentity
     by: str
     why: str
     """Who changes it, and the reason; empty: not stated."""
@@ -80,10 +80,10 @@ class Change:
     """Certified groups."""
     same_cases: bool | None
     measures: tuple[Measure, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[AssessmentLine, ...]
 
     @property
-    def regressions(self) -> tuple[Line, ...]:
+    def regressions(self) -> tuple[AssessmentLine, ...]:
         """Lines that count as a regression: worse, or not comparable."""
         return tuple(line for line in self.lines if line.level is not Level.FINE)
 
@@ -93,7 +93,7 @@ class Change:
         return canonical_json({**head, **asdict(self)})
 
 
-def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
+def compare(old: BundleEvidence, new: BundleEvidence, by: str = "", why: str = "") -> Change:
     """Compare a new bundle with the one that it is to replace.
 
     Args:
@@ -107,8 +107,8 @@ def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
     gained, lost = _not_covered(after, before), _not_covered(before, after)
     same, rows = same_cases(old, new), measures(old, new)
     return Change(
-        old=_party(old),
-        new=_party(new),
+        old=_identity(old),
+        new=_identity(new),
         by=by,
         why=why,
         kinds=tuple(_kinds(old, new, differences, (*gained, *lost))),
@@ -118,12 +118,12 @@ def compare(old: Subject, new: Subject, by: str = "", why: str = "") -> Change:
         same_cases=same,
         measures=rows,
         lines=(
-            *_results(same, rows),
-            _promise(old, new),
-            _groups(lost),
-            _parity(new),
-            _audit(old, new),
-            self_test(new),
+            *_compare_results(same, rows),
+            _compare_certificates(old, new),
+            _assess_lost_groups(lost),
+            _assess_parity(new),
+            _compare_audits(old, new),
+            run_self_test(new),
         ),
     )
 
@@ -137,18 +137,18 @@ def _not_covered(groups: Mapping[str, GroupRow], by: Mapping[str, GroupRow]) -> 
     )
 
 
-def self_test(subject: Subject) -> Line:
+def run_self_test(evidence: BundleEvidence) -> AssessmentLine:
     """Score the bundle's own pictures on this machine."""
     try:
-        Scorer(subject.bundle).self_test()
+        Scorer(evidence.bundle).self_test()
     except BundleError as error:
-        return Line("self_test", Level.WORSE, f"The self-test fails here: {error}")
-    return Line("self_test", Level.FINE, "The self-test passes on this machine.")
+        return AssessmentLine("self_test", Level.WORSE, f"The self-test fails here: {error}")
+    return AssessmentLine("self_test", Level.FINE, "The self-test passes on this machine.")
 
 
-def _party(subject: Subject) -> Party:
-    bundle = subject.bundle
-    return Party(
+def _identity(evidence: BundleEvidence) -> BundleIdentity:
+    bundle = evidence.bundle
+    return BundleIdentity(
         bundle.header.name,
         bundle.sha256,
         bundle.certificate.certificate_id(),
@@ -159,7 +159,10 @@ def _party(subject: Subject) -> Party:
 
 
 def _kinds(
-    old: Subject, new: Subject, differences: dict[str, tuple[Difference, ...]], groups: tuple[str, ...]
+    old: BundleEvidence,
+    new: BundleEvidence,
+    differences: dict[str, tuple[Difference, ...]],
+    groups: tuple[str, ...],
 ) -> Iterator[str]:
     if old.bundle.certificate.model_sha256 != new.bundle.certificate.model_sha256:
         yield "another network: trained again, or with another recipe or other data"
@@ -175,24 +178,26 @@ def _kinds(
         yield "INTENDED USE: the text of the card differs"
 
 
-def _results(same: bool | None, rows: tuple[Measure, ...]) -> Iterator[Line]:
+def _compare_results(same: bool | None, rows: tuple[Measure, ...]) -> Iterator[AssessmentLine]:
     if same is None:
-        yield Line("results", Level.UNKNOWN, "One of the two has no results on a test split.")
+        yield AssessmentLine("results", Level.UNKNOWN, "One of the two has no results on a test split.")
         return
     if not same:
-        yield Line(
+        yield AssessmentLine(
             "results", Level.UNKNOWN, "They were not tested on the same cases: manifest or splits differ."
         )
         return
     measured = [(row, row.old) for row in rows if row.old is not None]
     if not measured:
-        yield Line("results", Level.UNKNOWN, "The old one was measured in no slice: too few cases.")
+        yield AssessmentLine("results", Level.UNKNOWN, "The old one was measured in no slice: too few cases.")
     for row, old in measured:
         if row.new is None:
-            yield Line(f"{row.measure}: {row.slice}", Level.UNKNOWN, f"{row.title}: no longer measured.")
+            yield AssessmentLine(
+                f"{row.measure}: {row.slice}", Level.UNKNOWN, f"{row.title}: no longer measured."
+            )
             continue
         limit, worse = _limit(row.measure, old, row.new["value"])
-        yield Line(
+        yield AssessmentLine(
             f"{row.measure}: {row.slice}",
             Level.WORSE if worse else Level.FINE,
             f"{row.title}: {row.measure} {old['value']:.3f} before, {row.new['value']:.3f} now, limit "
@@ -206,46 +211,50 @@ def _limit(measure: str, old: dict[str, float], new: float) -> tuple[float, bool
     return old["low"], new < old["low"]
 
 
-def _promise(old: Subject, new: Subject) -> Line:
+def _compare_certificates(old: BundleEvidence, new: BundleEvidence) -> AssessmentLine:
     before, after = old.bundle.certificate, new.bundle.certificate
     less = after.target_sensitivity < before.target_sensitivity or after.confidence < before.confidence
-    said = (
+    text = (
         f"Sensitivity {before.target_sensitivity} at confidence {before.confidence} before, "
         f"{after.target_sensitivity} at {after.confidence} now."
     )
     if after.red_flags_counted and not before.red_flags_counted:
         less = True
-        said += " Red flags count now: it holds only where the same questions are asked."
-    return Line("certificate", Level.WORSE if less else Level.FINE, said)
+        text += " Red flags count now: it holds only where the same questions are asked."
+    return AssessmentLine("certificate", Level.WORSE if less else Level.FINE, text)
 
 
-def _groups(lost: tuple[str, ...]) -> Line:
+def _assess_lost_groups(lost: tuple[str, ...]) -> AssessmentLine:
     if lost:
-        return Line("groups", Level.WORSE, f"Certified before and not now: {', '.join(lost)}.")
-    return Line("groups", Level.FINE, "No certified group is lost.")
+        return AssessmentLine("groups", Level.WORSE, f"Certified before and not now: {', '.join(lost)}.")
+    return AssessmentLine("groups", Level.FINE, "No certified group is lost.")
 
 
-def _parity(new: Subject) -> Line:
+def _assess_parity(new: BundleEvidence) -> AssessmentLine:
     parity = (new.results() or {}).get("parity")
     if not parity:
-        return Line("parity", Level.UNKNOWN, "No record of how far torch and onnxruntime differ.")
+        return AssessmentLine("parity", Level.UNKNOWN, "No record of how far torch and onnxruntime differ.")
     flips = parity["decision_flips"]
-    return Line(
+    return AssessmentLine(
         "parity",
         Level.WORSE if flips else Level.FINE,
         f"{flips} decisions differ between torch and onnxruntime on {parity['images']} photographs.",
     )
 
 
-def _audit(old: Subject, new: Subject) -> Line:
+def _compare_audits(old: BundleEvidence, new: BundleEvidence) -> AssessmentLine:
     audits = [one.audit() or {} for one in (old, new)]
     before, after = (audit.get("verdict") for audit in audits)
     if after is None or before is None:
         missing = "new" if after is None else "old"
-        return Line("audit", Level.UNKNOWN, f"There is no audit of the {missing} bundle's data and model.")
+        return AssessmentLine(
+            "audit", Level.UNKNOWN, f"There is no audit of the {missing} bundle's data and model."
+        )
     of_the_model = [audit.get("facts", {}).get("with_model", False) for audit in audits]
     if of_the_model == [True, False]:
-        said = "The new bundle's audit is of its data alone, the old one's of data and model."
-        return Line("audit", Level.UNKNOWN, said)
+        text = "The new bundle's audit is of its data alone, the old one's of data and model."
+        return AssessmentLine("audit", Level.UNKNOWN, text)
     worse = _AUDIT_ORDER.index(after) > _AUDIT_ORDER.index(before)
-    return Line("audit", Level.WORSE if worse else Level.FINE, f"Audit: {before} before, {after} now.")
+    return AssessmentLine(
+        "audit", Level.WORSE if worse else Level.FINE, f"Audit: {before} before, {after} now."
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.cards.change import Change, compare
 from lesion_triage.cards.change_page import page
-from lesion_triage.cards.subject import open_subject
+from lesion_triage.cards.evidence import open_evidence
 
 RECORD = "change-record"
 
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Print the record, and write it if asked. Returns 1 if the rule calls it a regression, else 0."""
     change = compare(
-        open_subject(arguments.against), open_subject(arguments.new), arguments.by, arguments.why
+        open_evidence(arguments.against), open_evidence(arguments.new), arguments.by, arguments.why
     )
     if arguments.out is not None:
         write(change, arguments.out)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lesion_triage.cards.change import RULE, Change, Level
 from lesion_triage.cards.checklist import BLANK
-from lesion_triage.cards.recipe import table
+from lesion_triage.cards.markdown_tables import table
 
 _HEAD = (
     "The three parts follow FDA, Marketing Submission Recommendations for a Predetermined Change Control "
@@ -74,8 +74,8 @@ def _verdict(change: Change, accepted: str) -> list[str]:
         return ["**No regression by the rule.**", "", f"Rule: {RULE}"]
     lines = ["**Regression by the rule:**", ""]
     lines += [f"- {line.level.value}: {line.text}" for line in change.regressions]
-    said = f"Accepted nevertheless: {accepted}" if accepted else "Not accepted."
-    return [*lines, "", said, "", f"Rule: {RULE}"]
+    acceptance = f"Accepted nevertheless: {accepted}" if accepted else "Not accepted."
+    return [*lines, "", acceptance, "", f"Rule: {RULE}"]
 
 
 def _description(change: Change) -> list[str]:
@@ -89,13 +89,17 @@ def _description(change: Change) -> list[str]:
 
 
 def _protocol(change: Change) -> list[str]:
-    told = {True: "the same test cases", False: "different test cases", None: "no results for one of the two"}
+    cases = {
+        True: "the same test cases",
+        False: "different test cases",
+        None: "no results for one of the two",
+    }
     return [
         "- Data management: manifest, splits and the audit of both are named by hash; patients, lesions "
         "and copies never cross splits.",
         "- Re-training: the frozen configuration; the threshold is certified on cases that had no part in "
         "it.",
-        f"- Performance evaluation: on the sealed bundle, {told[change.same_cases]}, by the rule above.",
+        f"- Performance evaluation: on the sealed bundle, {cases[change.same_cases]}, by the rule above.",
         "- Update procedure: promotion moves the alias in the model registry, and the way back is to "
         "promote the old version again.",
         f"- Whether this change lies within an authorised plan: {BLANK}",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown
-from lesion_triage.cards.recipe import table_row
+from lesion_triage.cards.markdown_tables import table_row
 
 BLANK = "Not known to this run: to be filled by the authors."
 
@@ -130,11 +130,12 @@ def page(checklist: Checklist, filled: Sequence[Filled], heading: str) -> str:
 
 def _row(one: Filled) -> str:
     if one.answer is None:
-        said, where = f"**{BLANK}**", ""
+        answer, evidence = f"**{BLANK}**", ""
     else:
         rest = f" **Not known to this run: {one.answer.missing}**" if one.answer.missing else ""
-        said, where = one.answer.text + rest, "; ".join(f"`{pointer}`" for pointer in one.answer.evidence)
-    return table_row((one.item.number, one.item.question, said, where))
+        answer = one.answer.text + rest
+        evidence = "; ".join(f"`{pointer}`" for pointer in one.answer.evidence)
+    return table_row((one.item.number, one.item.question, answer, evidence))
 
 
 def _without_double_blanks(lines: Sequence[str]) -> list[str]:

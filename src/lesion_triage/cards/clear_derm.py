@@ -21,7 +21,7 @@ CLEAR_DERM = Checklist(
         Item("2", "Data", "artefacts in images", data.artefacts),
         Item("3", "Data", "technical details of acquisition"),
         Item("4", "Data", "preparation of images", data.preprocessing),
-        Item("5", "Data", "synthetic images, made public if used", data.drawn),
+        Item("5", "Data", "synthetic images, made public if used", data.synthetic_data),
         Item("6", "Data", "references of public images", data.references),
         Item("7", "Data", "what is known of the patients", people.metadata),
         Item("8", "Data", "skin tone, and how it was determined", people.skin_tone),

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Write the cards and print how much of each checklist is filled. Returns 0."""
     folder = arguments.out or arguments.run / FOLDER
-    for name, said in write(open_run(arguments.run), folder).items():
-        print(f"{folder / name}{': ' + said if said else ''}")
+    for name, tally_text in write(open_run(arguments.run), folder).items():
+        print(f"{folder / name}{': ' + tally_text if tally_text else ''}")
     return 0
 
 
@@ -56,7 +56,7 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
         ManifestError, SplitError: a table of the run was altered.
     """
     try:
-        made, told = _made(dossier)
+        texts, tallies = _render(dossier)
     except Unknown as error:
         raise RunError(
             f"{dossier.folder}: {error} is missing, and the cards need it; `lesion-triage run` makes what a "
@@ -64,26 +64,26 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
         ) from None
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in made.items():
+        for name, text in texts.items():
             write_atomically(folder / name, text.encode())
     except OSError as error:
         raise RunError(f"{folder}: the cards cannot be written there ({error.strerror}).") from None
-    return told
+    return tallies
 
 
-def _made(dossier: Dossier) -> tuple[dict[str, str], dict[str, str]]:
+def _render(dossier: Dossier) -> tuple[dict[str, str], dict[str, str]]:
     """Text of every file, and what to print about each Markdown file."""
-    made = {"model-card.md": model_card(dossier), "dataset-card.md": dataset_card(dossier)}
-    told = dict.fromkeys(made, "")
+    texts = {"model-card.md": model_card(dossier), "dataset-card.md": dataset_card(dossier)}
+    tallies = dict.fromkeys(texts, "")
     name, bundle = dossier.at(HEADER, "name"), sha256_of(dossier.path(HEADER).read_bytes())
     issued = dossier.at(CERTIFICATE, "issued_at")
     heading = f"Run of '{name}', bundle `{bundle[:16]}`, certified {issued}."
     for checklist in CHECKLISTS:
         filled = fill(checklist, dossier)
-        made[f"{checklist.file}.md"] = page(checklist, filled, heading)
-        made[f"{checklist.file}.json"] = canonical_json(_content(checklist, filled))
-        told[f"{checklist.file}.md"] = tally(filled)
-    return made, told
+        texts[f"{checklist.file}.md"] = page(checklist, filled, heading)
+        texts[f"{checklist.file}.json"] = canonical_json(_content(checklist, filled))
+        tallies[f"{checklist.file}.md"] = tally(filled)
+    return texts, tallies
 
 
 def _content(checklist: Checklist, filled: tuple[Filled, ...]) -> dict[str, object]:

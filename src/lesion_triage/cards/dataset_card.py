@@ -5,11 +5,11 @@ Imports the dossier and the population. Counts only: it names no file, lesion or
 
 from __future__ import annotations
 
-from lesion_triage.cards.answers_data import dealt, label_origin
+from lesion_triage.cards.answers_data import label_origin, split_method
 from lesion_triage.cards.checklist import BLANK
 from lesion_triage.cards.dossier import AUDIT, MANIFEST, SPLITS, Dossier
+from lesion_triage.cards.markdown_tables import group_table, table
 from lesion_triage.cards.population import GROUPS, UNKNOWN, Population, count, population_of
-from lesion_triage.cards.recipe import groups, table
 
 _TITLES = {
     "diagnosis": "class in the dataset's own code",
@@ -69,7 +69,7 @@ def _composition(dossier: Dossier, people: Population) -> list[str]:
         "where a lesion's photographs differ. Positive: an in-person visit is needed.",
     ]
     for column, title in _TITLES.items():
-        lines += ["", *groups(title, people.by(column))]
+        lines += ["", *group_table(title, people.by(column))]
     unlabelled = sum(one.needs_in_person is None for one in people.records)
     return [
         *lines,
@@ -117,7 +117,7 @@ def _cleaning(dossier: Dossier, people: Population) -> list[str]:
 
 def _splits(dossier: Dossier, people: Population) -> list[str]:
     if not people.splits:
-        return [f"Not dealt yet. {BLANK}"]
+        return [f"Not split yet. {BLANK}"]
     rows = []
     for name, records in people.splits.items():
         found = count(records)
@@ -138,7 +138,7 @@ def _splits(dossier: Dossier, people: Population) -> list[str]:
     return [
         *lines,
         "",
-        f"Dealt in whole groups by {dealt(dossier)}, seed {seed}; left out for want of a label: "
+        f"Assigned in whole groups by {split_method(dossier)}, seed {seed}; left out for want of a label: "
         f"{dossier.get(SPLITS, 'left_out', 0)}.",
     ]
 

@@ -1,4 +1,4 @@
-"""The differences between two bundles, as data and without judgement. Imports the subject."""
+"""The differences between two bundles, as data and without judgement. Imports the evidence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lesion_triage.bundle.certificate import GroupRow
-from lesion_triage.cards.subject import Subject
+from lesion_triage.cards.evidence import BundleEvidence
 from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.intervals import interval_of
 
@@ -59,7 +59,7 @@ class Measure:
         return None if self.old is None or self.new is None else self.new["value"] - self.old["value"]
 
 
-def sections(old: Subject, new: Subject) -> dict[str, tuple[Difference, ...]]:
+def sections(old: BundleEvidence, new: BundleEvidence) -> dict[str, tuple[Difference, ...]]:
     """All differences, by section; a section without a difference is empty."""
     before, after = old.bundle, new.bundle
     return {
@@ -81,13 +81,13 @@ def sections(old: Subject, new: Subject) -> dict[str, tuple[Difference, ...]]:
     }
 
 
-def certified_groups(subject: Subject) -> dict[str, GroupRow]:
+def certified_groups(evidence: BundleEvidence) -> dict[str, GroupRow]:
     """Certified groups, everyone together included."""
-    rows = subject.bundle.certificate.groups
+    rows = evidence.bundle.certificate.groups
     return {f"{row.by} {row.group}": row for row in rows if row.status == "certified"}
 
 
-def measures(old: Subject, new: Subject) -> tuple[Measure, ...]:
+def measures(old: BundleEvidence, new: BundleEvidence) -> tuple[Measure, ...]:
     """Results of both by slice, in the order of the new bundle; slices of the old one alone come last.
 
     Raises:
@@ -107,7 +107,7 @@ def measures(old: Subject, new: Subject) -> tuple[Measure, ...]:
     )
 
 
-def same_cases(old: Subject, new: Subject) -> bool | None:
+def same_cases(old: BundleEvidence, new: BundleEvidence) -> bool | None:
     """Whether both were tested on the same cases; None: one has no results."""
     before, after = old.results(), new.results()
     if before is None or after is None:
@@ -117,13 +117,13 @@ def same_cases(old: Subject, new: Subject) -> bool | None:
     )
 
 
-def _slices(subject: Subject) -> dict[str, dict[str, Any]]:
-    results = subject.results() or {}
+def _slices(evidence: BundleEvidence) -> dict[str, dict[str, Any]]:
+    results = evidence.results() or {}
     found: dict[str, dict[str, Any]] = {}
     for part in results.get("slices", ()):
         if (name := str(part["name"])) in found:
             raise ReportError(
-                f"the results of bundle {subject.bundle.sha256[:16]} have two slices named '{name}', "
+                f"the results of bundle {evidence.bundle.sha256[:16]} have two slices named '{name}', "
                 f"'{found[name]['title']}' and '{part['title']}', so it is ambiguous which one to compare; "
                 "evaluate that bundle again."
             )
@@ -138,22 +138,22 @@ def _estimate(part: Mapping[str, Any] | None, measure: str) -> dict[str, float] 
     return {key: float(found[key]) for key in ("value", "low", "high")} if found else None
 
 
-def _data(subject: Subject) -> dict[str, Any]:
-    certificate = subject.bundle.certificate
-    known = dict(_tree(subject.data)) if subject.data else {}
+def _data(evidence: BundleEvidence) -> dict[str, Any]:
+    certificate = evidence.bundle.certificate
+    known = dict(_tree(evidence.data)) if evidence.data else {}
     known.pop("sha256", None)  # the certificate names the manifest
-    citations = "; ".join(subject.bundle.header.data_citation)
+    citations = "; ".join(evidence.bundle.header.data_citation)
     return {**{name: getattr(certificate, name) for name in _HASHES}, "citation": citations, **known}
 
 
-def _policy(subject: Subject) -> dict[str, Any]:
-    policy = subject.bundle.policy
+def _policy(evidence: BundleEvidence) -> dict[str, Any]:
+    policy = evidence.bundle.policy
     known = _tree(policy.model_dump(mode="json", exclude={"quality", "red_flags"}))
     return {**known, "red_flags": ", ".join(flag.code for flag in policy.red_flags.flags) or "none"}
 
 
-def _certificate(subject: Subject) -> dict[str, Any]:
-    certificate = subject.bundle.certificate
+def _certificate(evidence: BundleEvidence) -> dict[str, Any]:
+    certificate = evidence.bundle.certificate
     rows = {f"group {row.by} {row.group}": row.status for row in certificate.groups}
     return {**{name: getattr(certificate, name) for name in _TERMS}, **rows}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.cards import answers_model, answers_policy
-from lesion_triage.cards.answers_data import dealt
+from lesion_triage.cards.answers_data import split_method
 from lesion_triage.cards.answers_results import INTERVALS, interval
 from lesion_triage.cards.checklist import BLANK
 from lesion_triage.cards.dossier import (
@@ -24,8 +24,8 @@ from lesion_triage.cards.dossier import (
     Dossier,
     Unknown,
 )
+from lesion_triage.cards.markdown_tables import stage_times, table
 from lesion_triage.cards.population import population_of
-from lesion_triage.cards.recipe import table, times
 from lesion_triage.evaluate.intervals import interval_of
 
 _COLUMNS = (
@@ -147,7 +147,7 @@ def _evaluation(dossier: Dossier) -> list[str]:
     return [
         f"The {dossier.at(RESULTS, 'split')} split: {dossier.at(RESULTS, 'photographs'):,} photographs of "
         f"{dossier.at(RESULTS, 'cases'):,} cases, {dossier.at(RESULTS, 'positives'):,} positive; "
-        f"{opened}, on the sealed bundle. It is {dealt(dossier)} "
+        f"{opened}, on the sealed bundle. It is {split_method(dossier)} "
         "from the collection that the training data come from; it is no external evaluation.",
     ]
 
@@ -204,7 +204,7 @@ def _caveats(dossier: Dossier) -> list[str]:
 
 
 def _costs(dossier: Dossier) -> list[str]:
-    taken = times(dossier)
+    taken = stage_times(dossier)
     rows = [(name, f"{seconds:,.1f} s") for name, seconds in taken]
     rows.append(("together", f"{sum(seconds for _, seconds in taken):,.1f} s"))
     return [

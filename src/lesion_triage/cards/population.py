@@ -59,11 +59,11 @@ class Population:
         dossier.at(TABLE)
         known, digest = manifest.read(dossier.folder)
         by_id = {one.image_id: one for one in known.records}
-        dealt: dict[str, tuple[Record, ...]] = {}
+        by_split: dict[str, tuple[Record, ...]] = {}
         if dossier.get(SPLITS) is not None:
             splits, _ = split.read(dossier.folder, digest)
-            dealt = {name: tuple(by_id[one] for one in splits.image_ids(name)) for name in split.SPLITS}
-        return cls(known.records, dealt)
+            by_split = {name: tuple(by_id[one] for one in splits.image_ids(name)) for name in split.SPLITS}
+        return cls(known.records, by_split)
 
     @cached_property
     def total(self) -> Count:

@@ -14,7 +14,7 @@ from lesion_triage.cards.change import Change, compare
 from lesion_triage.cards.change_command import write
 from lesion_triage.cards.change_page import page
 from lesion_triage.cards.dossier import CONFIG
-from lesion_triage.cards.subject import Subject, open_record, open_subject
+from lesion_triage.cards.evidence import BundleEvidence, open_evidence, open_record
 from lesion_triage.errors import PromotionError
 from lesion_triage.promotion import gates, record
 from lesion_triage.tracking import RUN_ID_FILE
@@ -68,84 +68,82 @@ def act(arguments: argparse.Namespace) -> int:
     for name in ("by", "why"):
         if not getattr(arguments, name).strip():
             raise PromotionError(f"--{name} is empty; say who promotes the bundle, and why.")
-    subject = open_subject(arguments.bundle, arguments.run)
-    passed = gates.require(subject, allow_synthetic=arguments.synthetic, trusted=arguments.trusted)
-    for line in passed:
-        print(f"  {line}")
-    asked = Request(
+    evidence = open_evidence(arguments.bundle, arguments.run)
+    for finding in gates.check(evidence, allow_synthetic=arguments.synthetic, trusted=arguments.trusted):
+        print(f"  {finding}")
+    request = Request(
         arguments.alias, arguments.by, arguments.why, arguments.model, arguments.accept_regression.strip()
     )
-    promote(subject, registry_of(subject, arguments.uri), asked)
+    promote(evidence, open_registry(evidence, arguments.uri), request)
     return 0
 
 
-def registry_of(subject: Subject, uri: str | None) -> Registry:
+def open_registry(evidence: BundleEvidence, uri: str | None) -> Registry:
     """The registry at ``uri``; None: the one of the run."""
-    run = subject.dossier.folder
-    uri = uri or subject.dossier.get(CONFIG, "tracking.uri")
+    run = evidence.dossier.folder
+    uri = uri or evidence.dossier.get(CONFIG, "tracking.uri")
     return Registry(uri) if uri else Registry(local_uri(run), local_artifacts(run))
 
 
-def promote(subject: Subject, registry: Registry, asked: Request) -> Version:
+def promote(evidence: BundleEvidence, registry: Registry, request: Request) -> Version:
     """Register a bundle that passed the gates, unless it is registered already, and point the alias at it.
 
     Args:
-        subject: the bundle and its evidence; the record goes into its run.
+        evidence: the bundle and its evidence; the record goes into its run.
         registry: where it is registered.
-        asked: by whom, why and to which alias.
+        request: by whom, why and to which alias.
 
     Raises:
         PromotionError: it is to be champion, regresses against the present one, and that was not accepted; or
             the run's record was altered or cannot be written.
         RegistryError: the registry fails or refuses.
     """
-    run, bundle = subject.dossier.folder, subject.bundle
-    now = registry.find_by_alias(asked.model, asked.alias)
-    if now is not None and now.bundle_sha256 == bundle.sha256:
-        print(f"{asked.model} version {now.number} is already {asked.alias}.")
-        return now
+    run, bundle = evidence.dossier.folder, evidence.bundle
+    current = registry.find_by_alias(request.model, request.alias)
+    if current is not None and current.bundle_sha256 == bundle.sha256:
+        print(f"{request.model} version {current.number} is already {request.alias}.")
+        return current
     record.read(run)  # an altered record is an error before anything is changed
-    change = _against_champion(subject, registry, asked)
+    change = _compare_with_champion(evidence, registry, request)
     if change is not None:
-        print(page(change, asked.accept_regression))
-        _refuse_regression(change, asked)
-    version = registry.find_by_bundle(asked.model, bundle.sha256) or _register(subject, registry, asked)
+        print(page(change, request.accept_regression))
+        _refuse_regression(change, request)
+    version = registry.find_by_bundle(request.model, bundle.sha256) or _register(evidence, registry, request)
     entry = record.Entry(
         event="asked",
         at=timestamp(),
-        by=asked.by,
-        why=asked.why,
-        alias=asked.alias,
-        model=asked.model,
+        by=request.by,
+        why=request.why,
+        alias=request.alias,
+        model=request.model,
         version=version.number,
         bundle_sha256=bundle.sha256,
         certificate_id=bundle.certificate.certificate_id(),
-        replaced=now.bundle_sha256 if now else "",
-        accepted_regression=asked.accept_regression if change and change.regressions else "",
+        replaced=current.bundle_sha256 if current else "",
+        accepted_regression=request.accept_regression if change and change.regressions else "",
     )
     record.append(run, entry)
     if change is not None:
-        number = len(record.read(run))
-        write(
-            change, run / RECORDS, entry.accepted_regression, f"{number:03d}-{asked.alias}-v{version.number}"
-        )
-    registry.set_alias(version, asked.alias, _tags(entry), _description(version, entry))
+        name = f"{len(record.read(run)):03d}-{request.alias}-v{version.number}"
+        write(change, run / RECORDS, entry.accepted_regression, name)
+    registry.set_alias(version, request.alias, _tags(entry), _description(version, entry))
     record.append(run, replace(entry, event="done", at=timestamp()))
-    print(f"{asked.model} version {version.number} is {asked.alias} now: models:/{asked.model}@{asked.alias}")
+    address = f"models:/{request.model}@{request.alias}"
+    print(f"{request.model} version {version.number} is {request.alias} now: {address}")
     return version
 
 
-def _against_champion(subject: Subject, registry: Registry, asked: Request) -> Change | None:
-    champion = registry.find_by_alias(asked.model, "champion")
-    if champion is None or champion.bundle_sha256 == subject.bundle.sha256:
+def _compare_with_champion(evidence: BundleEvidence, registry: Registry, request: Request) -> Change | None:
+    champion = registry.find_by_alias(request.model, "champion")
+    if champion is None or champion.bundle_sha256 == evidence.bundle.sha256:
         return None
     with registry.downloaded(champion) as folder:
-        return compare(open_record(folder), subject, asked.by, asked.why)
+        return compare(open_record(folder), evidence, request.by, request.why)
 
 
-def _refuse_regression(change: Change, asked: Request) -> None:
+def _refuse_regression(change: Change, request: Request) -> None:
     """Refuse an unaccepted regression of a champion; a challenger is evaluated first, so it may be worse."""
-    if asked.alias == "champion" and change.regressions and not asked.accept_regression:
+    if request.alias == "champion" and change.regressions and not request.accept_regression:
         found = [line.text.rstrip(".") for line in change.regressions]
         rest = f", and {len(found) - 3} more" if len(found) > 3 else ""
         raise PromotionError(
@@ -154,22 +152,22 @@ def _refuse_regression(change: Change, asked: Request) -> None:
         )
 
 
-def _register(subject: Subject, registry: Registry, asked: Request) -> Version:
-    note = subject.dossier.folder / RUN_ID_FILE
-    run_id = note.read_text(encoding="utf-8").strip() if note.is_file() else None
-    experiment = subject.dossier.get(CONFIG, "tracking.experiment", MODEL)
-    return registry.register(asked.model, subject.bundle, subject.record(), experiment, run_id)
+def _register(evidence: BundleEvidence, registry: Registry, request: Request) -> Version:
+    run_id_file = evidence.dossier.folder / RUN_ID_FILE
+    run_id = run_id_file.read_text(encoding="utf-8").strip() if run_id_file.is_file() else None
+    experiment = evidence.dossier.get(CONFIG, "tracking.experiment", MODEL)
+    return registry.register(request.model, evidence.bundle, evidence.record(), experiment, run_id)
 
 
 def _tags(entry: record.Entry) -> dict[str, str]:
-    told = {
+    tags = {
         "by": entry.by,
         "why": entry.why,
         "at": entry.at,
         "replaced": entry.replaced,
         "accepted_regression": entry.accepted_regression,
     }
-    return {f"promoted.{entry.alias}.{name}": value for name, value in told.items() if value}
+    return {f"promoted.{entry.alias}.{name}": value for name, value in tags.items() if value}
 
 
 def _description(version: Version, entry: record.Entry) -> str:

@@ -78,10 +78,10 @@ def _lines(path: Path) -> list[str]:
     previous = _FIRST
     for number, line in enumerate(lines, start=1):
         try:
-            said = json.loads(line)["previous_sha256"]
+            stated = json.loads(line)["previous_sha256"]
         except (ValueError, KeyError, TypeError):
-            said = ""
-        if said != previous:
+            stated = ""
+        if stated != previous:
             raise PromotionError(
                 f"{path}, line {number}: the record was altered, a line before it changed or is missing; "
                 "restore it."

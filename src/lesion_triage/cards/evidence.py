@@ -44,7 +44,7 @@ _COUNTS = ("source", "synthetic", "sha256", "records", "counts")
 
 
 @dataclass(frozen=True)
-class Subject:
+class BundleEvidence:
     """One bundle and its evidence."""
 
     bundle: Bundle
@@ -93,7 +93,7 @@ class Subject:
         return files
 
 
-def open_subject(path: Path, run: Path | None = None) -> Subject:
+def open_evidence(path: Path, run: Path | None = None) -> BundleEvidence:
     """Open a run, a bundle in a run, or a bundle on its own.
 
     Args:
@@ -111,26 +111,26 @@ def open_subject(path: Path, run: Path | None = None) -> Subject:
         return _of_run(path, path / "bundle")
     if not path.is_dir():
         raise RunError(f"{path}: no such folder, expected that of a run or of a bundle.")
-    inside = path.resolve().parent
-    if run is None and path.resolve().name == "bundle" and (inside / CONFIG).is_file():
-        return _of_run(inside, path)
+    parent = path.resolve().parent
+    if run is None and path.resolve().name == "bundle" and (parent / CONFIG).is_file():
+        run = parent
     if run is not None:
         return _of_run(run, path)
-    return Subject(open_bundle(path), Dossier(path / "nothing", path), None, None)
+    return BundleEvidence(open_bundle(path), Dossier(path / "nothing", path), None, None)
 
 
-def open_record(folder: Path) -> Subject:
+def open_record(folder: Path) -> BundleEvidence:
     """Open ``bundle/`` and ``record/`` as fetched from the registry."""
     dossier = Dossier(folder / "record", folder / "bundle")
     config, data = dossier.get(FLAT_CONFIG), dossier.get(DATA)
-    return Subject(open_bundle(folder / "bundle"), dossier, config, data)
+    return BundleEvidence(open_bundle(folder / "bundle"), dossier, config, data)
 
 
-def _of_run(run: Path, bundle: Path) -> Subject:
+def _of_run(run: Path, bundle: Path) -> BundleEvidence:
     if not (run / CONFIG).is_file():
         raise RunError(f"{run}: no {CONFIG}, expected the folder of a run.")
     dossier = Dossier(run, bundle)
     config = flat_params(validated(dossier.get(CONFIG, default={}), str(run / CONFIG)))
     manifest = dossier.get(MANIFEST)
     data = {name: manifest[name] for name in _COUNTS if name in manifest} if manifest else None
-    return Subject(open_bundle(bundle), dossier, json.loads(json.dumps(config)), data)
+    return BundleEvidence(open_bundle(bundle), dossier, json.loads(json.dumps(config)), data)

@@ -1,4 +1,4 @@
-"""Tables and stage times that several cards need. Imports the dossier and the population."""
+"""Markdown tables and stage times that several cards need. Imports the dossier and the population."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def table_row(cells: Iterable[object]) -> str:
     return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"
 
 
-def groups(title: str, found: Mapping[str, Count]) -> list[str]:
+def group_table(title: str, found: Mapping[str, Count]) -> list[str]:
     """Lines of a table of groups."""
     rows = (
         (name, f"{one.photographs:,}", f"{one.cases:,}", f"{one.positives:,}") for name, one in found.items()
@@ -29,7 +29,7 @@ def groups(title: str, found: Mapping[str, Count]) -> list[str]:
     return table((title, "photographs", "cases", "of them positive"), rows)
 
 
-def times(dossier: Dossier) -> list[tuple[str, float]]:
+def stage_times(dossier: Dossier) -> list[tuple[str, float]]:
     """Stages and the seconds they took, if recorded; a stage taken over from earlier keeps its first time."""
     found = ((name, dossier.get(f"stages/{name}.json", "seconds")) for name in STAGES)
     return [(name, float(seconds)) for name, seconds in found if seconds is not None]
