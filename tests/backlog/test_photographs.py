@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import tiny_bundle as tiny
+from lesion_triage import cli
 from lesion_triage.backlog.listing import freeze
 from lesion_triage.backlog.photographs import detect_source, file_bytes, read_photographs
 from lesion_triage.bundle.history import History
@@ -271,6 +272,15 @@ def test_a_folder_whose_photographs_are_missing_is_counted(folders, score, rows,
     assert score(folders, "--case-is", "folder") == 0
     assert [row["case_id"] for row in rows()] == ["a", "a/deep", "b"]
     assert "left out 3: folder without a photograph" in capsys.readouterr().out
+
+
+def test_results_among_the_pictures_are_refused(folders, bundle, capsys):
+    """They would be taken for photographs, and no interrupted run could be continued."""
+    for out in (folders, folders / "out", folders / ".." / "folders" / "a"):
+        words = ["score-batch", str(bundle), "--cases", str(folders), "--case-is", "picture"]
+        assert cli.main([*words, "--out", str(out)]) == 2
+        assert "is in the folder of the pictures" in capsys.readouterr().err
+        assert not (out / ".lock").exists()
 
 
 def test_pictures_beside_the_folders_of_cases_belong_to_none(folders, score, capsys):

@@ -89,6 +89,11 @@ def act(arguments: argparse.Namespace) -> int:
     """Score what is missing. Returns 0, or 1 if all is done but some cases could not be scored."""
     _check_options(arguments)
     source = detect_source(arguments.cases, arguments.images, arguments.case_is)
+    if source.case_is is not None and arguments.out.resolve().is_relative_to(source.images):
+        raise BacklogError(
+            f"{arguments.out}: is in the folder of the pictures, and its files would be taken for "
+            "photographs; name a folder outside it."
+        )
     bundle = open_bundle(arguments.bundle)
     options = Options(
         part_cases=arguments.part_cases,
