@@ -246,6 +246,13 @@ def test_order_and_photographs_are_of_the_patient_whose_chart_is_open(
     assert "ehr.example" not in response.text
 
 
+def test_patient_s_id_may_come_as_a_reference(ask: Ask, make_app: MakeApp, draw: Any):
+    """The specification says an id; some programs send ``Patient/id``."""
+    document = as_hook(draw())
+    document["context"]["patientId"] = "Patient/p1"
+    assert sent(ask, make_app(), document).status_code == 200
+
+
 def chosen(*selections: Any) -> dict[str, Any]:
     """The request with these selections, and else as it should be."""
     return {"context": {**as_hook()["context"], "selections": list(selections)}}

@@ -115,17 +115,12 @@ def test_parameters_documents_and_dicom_are_read_like_a_bundle_of_media(
 ):
     app, picture = make_app(), draw()
     expected = scorer.score([picture]).score
-    attachment = {"contentType": "application/dicom", "data": in_base64(dicom(picture))}
-    document = {
-        "resourceType": "DocumentReference",
-        "id": "d",
-        "status": "current",
-        "content": [{"attachment": attachment}],
-    }
+    in_dicom = document(dicom(picture))
+    in_dicom["content"][0]["attachment"]["contentType"] = "application/dicom"
     contained = order("#m0", contained=[media(picture, "m0")])
     several = [{"name": "case", "resource": bundle(order(), media(picture, "m0"))}]
     for body in (
-        bundle(document),
+        bundle(in_dicom),
         bundle(contained),
         {"resourceType": "Parameters", "parameter": several},
         {
@@ -217,6 +212,17 @@ def _changed(change: Callable[[dict[str, Any]], object], *history: dict[str, Any
     return build
 
 
+def document(picture: bytes) -> dict[str, Any]:
+    """A photograph as a DocumentReference."""
+    attachment = {"contentType": "image/jpeg", "data": in_base64(picture)}
+    return {
+        "resourceType": "DocumentReference",
+        "id": "d",
+        "status": "current",
+        "content": [{"attachment": attachment}],
+    }
+
+
 def _of(tree: dict[str, Any], place: int) -> dict[str, Any]:
     resource: dict[str, Any] = tree["entry"][place]["resource"]
     return resource
@@ -227,6 +233,7 @@ def _naming(what: dict[str, Any], tree: dict[str, Any], where: str = "supporting
     _of(tree, 0).setdefault(where, []).append(what)
 
 
+_PATIENT = {"resourceType": "Patient", "id": "1"}
 REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
     "another resource": (_changed(lambda t: t.update(resourceType="Patient")), "document_not_valid"),
     "entry is no list": (_changed(lambda t: t.update(entry={})), "document_not_valid"),
@@ -282,6 +289,14 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
         "history_not_valid",
     ),
     "withdrawn": (_changed(lambda t: _of(t, 1).update(status="entered-in-error")), "document_not_valid"),
+    "a document that was withdrawn": (
+        lambda picture: bundle(document(picture) | {"docStatus": "entered-in-error"}),
+        "document_not_valid",
+    ),
+    "a document with two photographs": (
+        lambda picture: bundle({**document(picture), "content": document(picture)["content"] * 2}),
+        "document_not_valid",
+    ),
     "odd status": (
         _changed(lambda t: _of(t, 1).update(status={"entered": []}, content=[])),
         "document_not_valid",
@@ -335,11 +350,24 @@ REFUSED: dict[str, tuple[Callable[[bytes], Any], str]] = {
         ),
         "document_not_valid",
     ),
+    "contained in what is contained": (
+        _changed(lambda t: _of(t, 0).update(contained=[{**_PATIENT, "contained": [told(bleeding=True)]}])),
+        "document_not_valid",
+    ),
     "a search that failed": (
         _changed(bool, {"resourceType": "OperationOutcome", "issue": [{"severity": "error"}]}),
         "document_not_valid",
     ),
     "a first page": (_changed(lambda t: t.update(type="searchset", total=9)), "document_not_valid"),
+    "a first page with what it includes": (
+        _changed(
+            lambda t: (
+                t.update(type="searchset", total=3),
+                t["entry"][0].update(search={"mode": "include"}),
+            )
+        ),
+        "document_not_valid",
+    ),
     "photograph that is not named": (
         _changed(lambda t: t["entry"].append({"resource": media(b"x", "extra")})),
         "document_not_valid",
@@ -418,7 +446,6 @@ def known_as(value: str, **more: Any) -> dict[str, Any]:
 
 
 _UUID = "urn:uuid:8d3f5b0c-6f0e-4c53-9d4e-0d6a52b1f001"
-_PATIENT = {"resourceType": "Patient", "id": "1"}
 TWO_PEOPLE = {
     "addresses": people(ref(f"{EHR}/Patient/1"), ref(f"{EHR}/Patient/2")),
     "an address of nobody knows which server": people(ref("Patient/1"), ref(f"{EHR}/Patient/1")),
