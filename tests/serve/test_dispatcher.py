@@ -84,7 +84,7 @@ def test_last_attempt_is_made_when_time_is_up_whatever_pause_the_receiver_asks_f
         assert len(receiver.came) == 2
 
 
-def test_old_letters_that_cannot_be_forgotten_hold_up_no_delivery(
+def test_old_answers_that_cannot_be_deleted_hold_up_no_delivery(
     callbacks: Callable[[str], Callbacks], tmp_path: Path
 ) -> None:
     path = tmp_path / "outbox.sqlite"

@@ -1,4 +1,4 @@
-"""An answer for a callback: kept before it is acknowledged, brought signed, and told to nobody else."""
+"""An answer for a callback: kept before it is acknowledged, delivered signed, and shown to nobody else."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def test_answer_is_recorded_accepted_and_brought_signed(
+def test_answer_is_recorded_accepted_and_delivered_signed(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):
     with receiving() as receiver, launch(**variables(receiver.url)) as server:
@@ -188,7 +188,7 @@ def test_date_that_no_calendar_has_costs_no_delivery(
         assert server.stop() == 0
 
 
-def test_letter_that_cannot_even_be_written_is_given_up_when_its_time_is_over(
+def test_message_that_cannot_be_built_is_given_up_when_its_time_is_over(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):
     settings = variables(f"http://127.0.0.1:{free_port()}/", TRIAGE_WEBHOOK_FIRST_PAUSE_S="60")
@@ -242,7 +242,7 @@ def test_stop_waits_for_what_is_under_way_and_keeps_the_rest(
         assert server.stop() == 0
 
 
-def test_same_key_is_the_same_case_and_brought_once_also_after_a_restart(
+def test_same_key_is_the_same_case_and_delivered_once_also_after_a_restart(
     launch: Callable[..., Any], variables: Any, draw: Any
 ):
     key = {"Idempotency-Key": "0123456789abcdef"}
@@ -497,22 +497,22 @@ def test_answer_that_was_given_up_stays_until_somebody_drops_it(
     assert desk("show", "--outbox", outbox) == (0, "")
 
 
-def test_answer_is_given_up_and_forgotten_when_its_time_is_over(
+def test_answer_is_given_up_and_deleted_when_its_time_is_over(
     launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
 ):
     settings = variables(f"http://127.0.0.1:{free_port()}/", TRIAGE_WEBHOOK_KEEP_HOURS="1")
     with launch(**settings) as server:
-        given_up, forgotten = (send(server, draw(seed=seed)).json()["case_id"] for seed in range(2))
+        given_up, delivered = (send(server, draw(seed=seed)).json()["case_id"] for seed in range(2))
         assert server.stop() == 0
     hours = 3600.0
     with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base, base:
         base.execute("UPDATE cases SET until = until - ? WHERE case_id = ?", (2 * hours, given_up))
         said = "UPDATE cases SET state = 'delivered', settled_at = ? WHERE case_id = ?"
-        base.execute(said, (time.time() - 2 * hours, forgotten))
+        base.execute(said, (time.time() - 2 * hours, delivered))
     with launch(**settings) as server:
         address = f"{server.url}/v1/cases/"
         until(lambda: httpx_60s.get(address + given_up).json().get("state") == "undelivered")
-        until(lambda: httpx_60s.get(address + forgotten).status_code == 404)
+        until(lambda: httpx_60s.get(address + delivered).status_code == 404)
         assert server.stop() == 0
 
 
