@@ -179,19 +179,27 @@ def test_nothing_that_was_typed_begins_a_formula_however_cells_are_parted(typed:
 def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unknown(
     browser: Any, tmp_path: Path
 ) -> None:
-    steady, doubted, changed, open_ = (browser.send_case(photograph(number, 90)) for number in range(4))
-    for case in (steady, doubted, changed, open_):
+    steady, doubted, changed, withdrawn, open_ = (
+        browser.send_case(photograph(number, 90)) for number in range(5)
+    )
+    for case in (steady, doubted, changed, withdrawn, open_):
         browser.read_case(case)
         browser.read_case(case, "override", "seen again")
     unknown, no, yes = ("unknown", "not_yet"), ("false", "examination"), ("true", "histopathology")
-    said = {steady: (unknown, yes), doubted: (no, yes, unknown), changed: (yes, no), open_: (unknown,)}
+    said = {
+        steady: (unknown, yes),
+        doubted: (no, yes, unknown),
+        changed: (yes, no),
+        withdrawn: (yes, unknown),
+        open_: (unknown,),
+    }
     for case, outcomes in said.items():
         for needs, how in outcomes:
             assert browser.record_outcome(case, needs, how).status_code == 303
     into = download_export(browser, tmp_path / "export")
     cases = {row["lesion_id"]: row["needs_in_person"] for row in rows_of(into / "cases.csv")}
-    assert cases == {steady: "true", doubted: "true", changed: "false"}
-    assert len(rows_of(into / "readings.csv")) == 8
+    assert cases == {steady: "true", doubted: "true", changed: "false", withdrawn: "true"}
+    assert len(rows_of(into / "readings.csv")) == 10
     rows = [
         (row["case"], row["needs_in_person"], row["confirmed_by"], row["counts"])
         for row in rows_of(into / "outcomes.csv")
@@ -204,14 +212,16 @@ def test_every_outcome_has_its_row_and_what_was_confirmed_is_not_lost_to_an_unkn
         (doubted, "", "not_yet", "false"),
         (changed, "true", "histopathology", "false"),
         (changed, "false", "examination", "true"),
+        (withdrawn, "true", "histopathology", "true"),
+        (withdrawn, "", "not_yet", "false"),
         (open_, "", "not_yet", "true"),
     ]
     readme = (into / "README.txt").read_text()
-    assert f"look at outcomes.csv:\n    {doubted}\n    {changed}\n" in readme
+    assert f"look at outcomes.csv:\n    {doubted}\n    {changed}\n    {withdrawn}\n" in readme
     assert steady not in readme
-    assert "needs_in_person: 3 of 4 read cases have a known outcome." in readme
+    assert "needs_in_person: 4 of 5 read cases have a known outcome." in readme
     warned = [case for case in said if "after an outcome had been confirmed" in page_text_of(browser, case)]
-    assert warned == [doubted, changed]
+    assert warned == [doubted, changed, withdrawn]
     first = browser.app.state.page.queue.read_cases().cases[0]
     assert first.number == open_
 
