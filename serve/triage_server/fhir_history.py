@@ -35,6 +35,8 @@ def history_from_resources(resources: Sequence[Resource]) -> History:
             else _item_answers(resource)
         )
         for field, value in answers:
+            if value is None:  # a null, or a Quantity with a unit alone: a lost answer, not an open question
+                raise RequestError("history_not_valid", fields=f"{field}, without a value")
             if by_field.setdefault(field, value) != value:
                 raise RequestError("history_not_valid", fields=f"{field}, with two different answers")
     return json_body.parse_history(by_field)

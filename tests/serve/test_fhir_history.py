@@ -166,6 +166,11 @@ AMBIGUOUS = {
     ),
     "a time": (question(answer=[{"valueDateTime": "2026-01-31"}]), "a value of an unsupported type"),
     "no value": (question(answer=[{}]), "without exactly one value"),
+    "a null": (question(answer=[{"valueBoolean": None}]), "bleeding, without a value"),
+    "a unit alone": (
+        observation("diameter_mm", valueQuantity={**_MILLIMETRES, "value": None}),
+        "diameter_mm, without a value",
+    ),
 }
 
 
