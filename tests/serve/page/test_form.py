@@ -39,3 +39,19 @@ def test_limit_has_the_decimal_mark_of_the_language_and_is_a_number_for_the_scri
     shown = browser_in_language.get("/ui/new").text
     assert said in shown
     assert 'data-limit="67.1"' in shown
+
+
+def test_form_with_two_answers_to_one_question_is_refused(browser: Any) -> None:
+    number = browser.send_case(PICTURE)
+    reading = {"decision": ["override", "agree"], "reason": "seen", "readings": "0"}
+    assert "request_not_valid" in browser.post(f"/ui/cases/{number}/reading", reading).text
+    queue = browser.app.state.page.queue
+    assert not queue.find(number).is_read
+    files = [("image", ("a.jpg", PICTURE))]
+    assert "request_not_valid" in browser.post("/ui/cases", {"bleeding": ["yes", "no"]}, files=files).text
+    assert queue.waiting_cases()[0].count == 1
+
+
+def test_field_of_a_form_beside_photographs_has_a_limit(browser: Any) -> None:
+    sent = browser.post("/ui/cases", {"bleeding": "y" * 20_000}, files=[("image", ("a.jpg", PICTURE))])
+    assert "request_not_valid" in sent.text
