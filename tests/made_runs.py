@@ -133,5 +133,5 @@ def _write(path: Path, tree: dict[str, Any]) -> None:
 
 
 def rewrite(path: Path, **changes: Any) -> None:
-    """Change fields of a JSON file."""
-    path.write_text(canonical_json({**json.loads(path.read_text()), **changes}))
+    """Change fields of a JSON file, also to what the pipeline never writes, such as NaN."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))

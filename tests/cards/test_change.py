@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,18 @@ def test_a_measure_is_worse_beyond_the_end_of_the_old_interval(old, tmp_path, sl
     change = compare(open_evidence(old), open_evidence(made_runs.make(tmp_path / "new", slices=slices)))
     assert lines(change, Level.WORSE) == worse
     assert lines(change, Level.UNKNOWN) == set()
+
+
+def test_a_measure_that_is_no_number_is_not_called_no_worse(old, tmp_path):
+    new = made_runs.make(tmp_path / "new")
+    results = new / "report" / "results.json"
+    (part,) = json.loads(results.read_text())["slices"]
+    for measure in ("sensitivity_exact", "specificity_exact"):
+        part[measure]["value"] = math.nan
+    part["metrics"] = {name: {**found, "value": math.nan} for name, found in part["metrics"].items()}
+    made_runs.rewrite(results, slices=[part])
+    worse = lines(compare(open_evidence(old), open_evidence(new)), Level.WORSE)
+    assert worse == {f"{name}: all" for name in ("auroc", "sensitivity", "specificity", "referral_rate")}
 
 
 def test_a_slice_that_got_worse_is_seen_though_all_cases_together_did_not(tmp_path):

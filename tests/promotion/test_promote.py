@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -86,6 +87,20 @@ def test_the_first_champion_is_registered_with_who_and_why(run, registry, capsys
             r"in 1 decisions \(none allowed\)",
         ),
         (
+            lambda run: made_runs.rewrite(
+                run / "report" / "results.json",
+                parity={"images": 9, "largest_score_difference": math.nan, "decision_flips": 0},
+            ),
+            r"differ by nan in a score",
+        ),
+        (
+            lambda run: made_runs.rewrite(
+                run / "report" / "results.json",
+                parity={"images": 9, "largest_score_difference": 0.0, "decision_flips": None},
+            ),
+            r"in None decisions",
+        ),
+        (
             lambda run: (run / "audit_with_model" / "audit.json").unlink(),
             r"no audit of this bundle's data and graph",
         ),
@@ -112,7 +127,18 @@ def test_the_first_champion_is_registered_with_who_and_why(run, registry, capsys
             r"BundleError: .*policy\.json: expected .* bytes as sealed",
         ),
     ],
-    ids=["no-results", "far", "flips", "no-audit", "data-only", "audit-fails", "no-certificate", "altered"],
+    ids=[
+        "no-results",
+        "far",
+        "flips",
+        "nan",
+        "no-flips",
+        "no-audit",
+        "data-only",
+        "audit-fails",
+        "no-certificate",
+        "altered",
+    ],
 )
 def test_a_bundle_that_lacks_something_is_refused_and_nothing_is_registered(
     run, registry, capsys, amiss, expected

@@ -207,8 +207,8 @@ def _compare_results(same: bool | None, rows: tuple[Measure, ...]) -> Iterator[A
 
 def _limit(measure: str, old: dict[str, float], new: float) -> tuple[float, bool]:
     if measure == "referral_rate":
-        return old["high"], new > old["high"]
-    return old["low"], new < old["low"]
+        return old["high"], not new <= old["high"]
+    return old["low"], not new >= old["low"]  # NaN is worse
 
 
 def _compare_certificates(old: BundleEvidence, new: BundleEvidence) -> AssessmentLine:
@@ -237,7 +237,7 @@ def _assess_parity(new: BundleEvidence) -> AssessmentLine:
     flips = parity["decision_flips"]
     return AssessmentLine(
         "parity",
-        Level.WORSE if flips else Level.FINE,
+        Level.WORSE if flips != 0 else Level.FINE,
         f"{flips} decisions differ between torch and onnxruntime on {parity['images']} photographs.",
     )
 

@@ -69,7 +69,7 @@ def _parity(evidence: BundleEvidence) -> str:
         )
     tolerance = float(evidence.dossier.get(CONFIG, "export.parity_tolerance", _DEFAULT_PARITY_TOLERANCE))
     largest, flips = parity["largest_score_difference"], parity["decision_flips"]
-    if flips or largest > tolerance:
+    if flips != 0 or not largest <= tolerance:  # NaN and null do not pass
         raise PromotionError(
             f"{evidence.bundle.folder}: torch and onnxruntime differ by {largest:.1e} in a score (at most "
             f"{tolerance:.0e}) and in {flips} decisions (none allowed); export it again."
