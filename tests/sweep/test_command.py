@@ -14,7 +14,10 @@ from pathlib import Path
 import made_sweeps
 import pytest
 import safetensors.torch
+import timm
 from optuna.trial import TrialState
+from timm.models import register_model
+from torch import nn
 
 import lesion_triage.sweep
 from lesion_triage import cli, config_file, pipeline
@@ -286,6 +289,35 @@ def test_a_trial_that_can_never_be_trained_fails_with_its_reason_and_the_sweep_g
     assert not set(failed) & swept.notes().keys()
     assert cli.main(command) == 0  # they have ended: none is taken up again
     assert "trial 0:" not in capsys.readouterr().out
+
+
+@register_model
+def unexportable_efficientnet(**settings) -> nn.Module:
+    """A backbone that can be trained, and that torch cannot export: it looks at its own values."""
+
+    def look(module: nn.Module, inputs: tuple) -> None:
+        if inputs[0].abs().max() > 1e9:
+            raise ValueError("too bright")
+
+    made = timm.create_model("test_efficientnet", **settings)
+    made.conv_stem.register_forward_pre_hook(look)
+    return made
+
+
+def test_a_backbone_that_cannot_be_exported_fails_its_trials_and_the_sweep_goes_on(data, tmp_path, capsys):
+    weights = tmp_path / "w.safetensors"  # with random ones no export is tried
+    safetensors.torch.save_file(create_backbone("test_efficientnet", "none", 32).state_dict(), weights)
+    command = made_sweeps.write(
+        tmp_path,
+        {"sweep": {"startup_trials": 9}, "model.backbone": ["test_efficientnet", "unexportable_efficientnet"]},
+        model={"weights": str(weights)},
+        train={"epochs": 1},
+        tracking={"enabled": False},
+    )
+    assert cli.main([*command, "--data-root", str(data), "--trials", "3"]) == 0
+    states = {row["model.backbone"]: row["state"] for row in Swept(tmp_path / "experiments", command).rows()}
+    assert states == {"test_efficientnet": "complete", "unexportable_efficientnet": "failed"}
+    assert "failed, and would again: the network could not be written as ONNX" in capsys.readouterr().out
 
 
 def test_a_damaged_training_state_is_no_fault_of_the_trials_values(data, tmp_path, capsys):

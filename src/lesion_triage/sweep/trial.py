@@ -21,6 +21,7 @@ from lesion_triage.console import echo
 from lesion_triage.errors import (
     ConfigError,
     DivergedError,
+    ExportError,
     RetryableTrainingError,
     TrainingError,
     TrainingStateError,
@@ -162,7 +163,7 @@ class TrialRun:
             return None
         except RetryableTrainingError:
             raise
-        except TrainingError as error:  # with these values it would recur every time
+        except (TrainingError, ExportError) as error:  # with these values it would recur every time
             self._fail(error)
             self.context.remove(run.folder, self.trial.number)
             return None
@@ -208,7 +209,7 @@ class TrialRun:
             note = canonical_json(self.context.note_content(self.trial.number))
             write_atomically(run.folder / NOTE_FILE, note.encode())
 
-    def _fail(self, error: ConfigError | TrainingError) -> None:
+    def _fail(self, error: ConfigError | TrainingError | ExportError) -> None:
         echo(f"  failed: {error}")
         self.trial.set_user_attr(ERROR_ATTR, " ".join(str(error).split())[:1000])
         self._end(TrialState.FAIL, "failed")
