@@ -141,6 +141,20 @@ def test_what_would_fail_after_hours_is_refused_when_it_is_read(written, section
         load(written(f"{MINIMAL}{section}\n"))
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("data: {source: folder}\n", "name: Field required."),
+        (f"{MINIMAL}train: {{probe: true}}\nensemble: {{members: 2, combine: distil}}\n", "use average."),
+    ],
+)
+def test_an_error_of_a_whole_section_does_not_repeat_it_with_the_password_in_it(written, text, complaint):
+    tracking = "tracking: {uri: 'http://ada:secret@127.0.0.1'}\n"
+    with pytest.raises(ConfigError, match=f"{complaint}$") as caught:
+        load(written(text + tracking))
+    assert "secret" not in str(caught.value)
+
+
 def test_the_ends_of_the_ranges_are_taken(written):
     text = "seed: 4294967295\nsplit: {seed: 0}\nexport: {opset: 25}\ntrain: {epochs: 1, probe: true}\n"
     loaded = load(written(MINIMAL + text))

@@ -67,7 +67,7 @@ def validated(tree: Mapping[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_error_sentence(error)}") from None
+        raise ConfigError(f"{where}: {error_sentence(error, Config)}") from None
 
 
 def _resolve_relative_paths(tree: dict[str, Any], folder: Path) -> None:
@@ -111,18 +111,23 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
     place[key] = strict_yaml.parse(value, f"override '{override}'")
 
 
-def _error_sentence(error: ValidationError) -> str:
-    """All of pydantic's errors in one sentence, unknown keys with the nearest known name."""
+def error_sentence(error: ValidationError, model: type[BaseModel]) -> str:
+    """All of pydantic's errors in one sentence, unknown keys with the nearest known name.
+
+    A mapping is not repeated: it is a whole section, of which one key is missing or two do not go together,
+    and it may hold the password of a tracking server.
+    """
     parts = []
     for problem in error.errors():
         where = ".".join(str(step) for step in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = list(_known_keys(Config, problem["loc"][:-1]))
+            known = list(_known_keys(model, problem["loc"][:-1]))
             what = hint(str(problem["loc"][-1]), known, f"known here: {', '.join(known)}.")
             parts.append(f"unknown key '{where}'; {what}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            parts.append(f"{where or 'configuration'}: {message}; found {problem['input']!r}.")
+            found = "" if isinstance(problem["input"], Mapping) else f"; found {problem['input']!r}"
+            parts.append(f"{where or 'configuration'}: {message}{found}.")
     return " ".join(parts)
 
 

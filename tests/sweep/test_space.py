@@ -60,7 +60,7 @@ def test_the_command_lines_seeds_stand_above_the_files(tmp_path):
         ("train: {learning_rate: [1e-3, 1e-2]}", r"unknown key 'train'"),
         (
             "sweep: {prune: median}\ntrain.loss: [bce, focal]",
-            r"sweep: unknown key 'prune'; known here: pruner",
+            r"sweep: unknown key 'prune'; did you mean 'pruner'",
         ),
         ("sweep: {pruner: none}", r"no key to search"),
         ("", r"expected keys and their values, found NoneType"),
@@ -82,7 +82,7 @@ def test_the_command_lines_seeds_stand_above_the_files(tmp_path):
         ("train.learning_rate: {high: 1}", r"low: Field required"),
         (
             "train.learning_rate: {low: 1, high: 2, steps: 1}",
-            r"unknown key 'steps'; known here: low, high, log",
+            r"unknown key 'steps'; did you mean 'step'",
         ),
         ("train.drop: {low: 0, high: 0.1}", r"unknown key"),
         ("train.frozen_stages: {low: 0, high: 2.5}", r"whole numbers only"),

@@ -265,10 +265,4 @@ def _parsed(model: type[_Model], said: Any, where: str) -> _Model:
     try:
         return model.model_validate(said)
     except ValidationError as error:
-        problem = error.errors()[0]
-        name = ".".join(str(step) for step in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            known = ", ".join(model.model_fields)
-            raise ConfigError(f"{where}: unknown key '{name}'; known here: {known}.") from None
-        found = "" if problem["type"] == "missing" else f"; found {problem['input']!r}"
-        raise ConfigError(f"{where}: {name or 'section'}: {problem['msg']}{found}.") from None
+        raise ConfigError(f"{where}: {config_file.error_sentence(error, model)}") from None
