@@ -309,7 +309,10 @@ def test_a_backbone_that_cannot_be_exported_fails_its_trials_and_the_sweep_goes_
     safetensors.torch.save_file(create_backbone("test_efficientnet", "none", 32).state_dict(), weights)
     command = made_sweeps.write(
         tmp_path,
-        {"sweep": {"startup_trials": 9}, "model.backbone": ["test_efficientnet", "unexportable_efficientnet"]},
+        {
+            "sweep": {"startup_trials": 9},
+            "model.backbone": ["test_efficientnet", "unexportable_efficientnet"],
+        },
         model={"weights": str(weights)},
         train={"epochs": 1},
         tracking={"enabled": False},

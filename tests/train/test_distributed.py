@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from lesion_triage import cli
 from lesion_triage.data.dataset import DistributedBatchSampler
 from lesion_triage.errors import TrainingError
-from lesion_triage.train import distributed, loop
+from lesion_triage.train import distributed, loop, preflight
 from lesion_triage.train.data_loading import Pictures, augmented_dataset, batch_order, data_loader
 from lesion_triage.train.loop import EpochMetrics, Listener, train
 from lesion_triage.train.training_state import TrainingState
@@ -244,6 +244,26 @@ def test_a_memory_that_is_too_small_is_one_sentence_that_says_what_to_lower(work
     ):
         work()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("devices", [1, 2, "auto"])
+def test_a_gpu_that_is_not_there_is_one_sentence_before_anything_is_decoded(devices):
+    wanted = config(accelerator="cuda", devices=devices)
+    complaint = r"train\.accelerator is cuda, and torch finds none"
+    with pytest.raises(TrainingError, match=complaint):
+        preflight.check_network(wanted)
+    with pytest.raises(TrainingError, match=complaint):
+        distributed.launch_processes(wanted.train)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(TrainingError, match="2 processes need a GPU each, and torch finds 1 on this machine"):
+        distributed.require_hardware(config(accelerator="auto", devices=2).train)
+    distributed.require_hardware(config(accelerator="auto", devices="auto").train)
+    distributed.require_hardware(config(accelerator="cpu", devices=2).train)
 
 
 def test_16_bit_losses_without_a_gpu_are_refused_and_not_replaced():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -147,6 +148,24 @@ def test_a_failure_that_nobody_catches_ends_the_program_though_its_traceback_hol
     )
     assert done.returncode == 1
     assert done.stderr.rstrip().endswith("RuntimeError: of nobody")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the loader in /proc")
+def test_a_loader_process_that_is_killed_is_one_sentence_and_the_last_state_is_kept(tmp_path):
+    """As the system does when memory is full, and a container when its shared memory is."""
+    process = start(tmp_path, epochs=500, workers=1)
+    read_until(process, 8)
+    while process.poll() is None:  # between two epochs there is none
+        with contextlib.suppress(OSError):
+            for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                os.kill(int(child), signal.SIGKILL)
+        time.sleep(0.01)
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, out
+    assert re.search(r"^error a loader process .*Killed.* set train\.workers to 0", out, re.MULTILINE)
+    found = state_files.read(tmp_path, "key")
+    assert found is not None
+    assert found[0].epoch >= 1
 
 
 def test_an_interrupt_writes_the_state_after_the_step_under_way(tmp_path, whole):

@@ -50,22 +50,15 @@ def launch_processes(c: Train) -> Fabric:
     """Start and connect the processes of this training run.
 
     Raises:
-        TrainingError: a batch too small for the number of processes, a probe on several of them, or a
-            precision that this machine does not have.
+        TrainingError: a batch too small for the number of processes, a probe on several of them, or an
+            accelerator, a number of GPUs or a precision that this machine does not have.
     """
-    devices: int | str = c.devices
-    nodes = 1
-    if is_torchrun():
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    elif devices == "auto":
-        devices = torch.cuda.device_count() if c.accelerator in ("auto", "cuda") else 1
-        devices = max(1, devices)
-    assert isinstance(devices, int)
+    require_hardware(c)
+    devices = _processes_on_this_machine(c)
+    nodes = int(os.environ["WORLD_SIZE"]) // devices if is_torchrun() else 1
     world = devices * nodes
     chosen = resolve_precision(c)
-    on_processor = c.accelerator == "cpu" or not torch.cuda.is_available()
-    if chosen == "bf16-mixed" and on_processor and not cpu_has_bf16():
+    if chosen == "bf16-mixed" and not _uses_cuda(c) and not cpu_has_bf16():
         echo("note: this processor has no bf16 instructions; train.precision: auto is many times faster")
     _require_fit(c, world)
     if world == 1 and c.strategy == "auto":
@@ -91,6 +84,39 @@ def launch_processes(c: Train) -> Fabric:
     if not is_torchrun() and fabric.global_rank > 0:
         threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
     return fabric
+
+
+def _uses_cuda(c: Train) -> bool:
+    return c.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+
+
+def _processes_on_this_machine(c: Train) -> int:
+    if is_torchrun():
+        return int(os.environ["LOCAL_WORLD_SIZE"])
+    if c.devices == "auto":
+        return torch.cuda.device_count() if _uses_cuda(c) else 1
+    return c.devices
+
+
+def require_hardware(c: Train) -> None:
+    """Check that this machine has the accelerator, the GPUs and the precision that are asked for.
+
+    Raises:
+        TrainingError: it has not.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(c.accelerator, True):
+        raise TrainingError(
+            f"train.accelerator is {c.accelerator}, and torch finds none on this machine; use auto or cpu, "
+            "or install its driver and a torch that is built for it."
+        )
+    processes = _processes_on_this_machine(c)
+    if _uses_cuda(c) and processes > torch.cuda.device_count():
+        raise TrainingError(
+            f"{processes} processes need a GPU each, and torch finds {torch.cuda.device_count()} on this "
+            "machine; lower train.devices (under torchrun: --nproc-per-node)."
+        )
+    resolve_precision(c)
 
 
 def _require_fit(c: Train, world: int) -> None:
@@ -119,7 +145,7 @@ def resolve_precision(c: Train) -> Any:
     Raises:
         TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
     """
-    cuda = c.accelerator in ("auto", "cuda") and torch.cuda.is_available()
+    cuda = _uses_cuda(c)
     if c.precision == "16-mixed" and not cuda:
         raise TrainingError("train.precision 16-mixed needs a CUDA GPU; use auto, bf16-mixed or 32-true.")
     if c.precision != "auto":
@@ -137,7 +163,7 @@ def process_group(fabric: Fabric) -> Iterator[None]:
     they can connect only once.
 
     Raises:
-        RetryableTrainingError: a process that shared the work has ended.
+        RetryableTrainingError: a process that shared the work, or prepared pictures for it, has ended.
         TrainingError: out of memory.
     """
     try:
@@ -147,6 +173,13 @@ def process_group(fabric: Fabric) -> Iterator[None]:
             raise TrainingError(
                 f"training does not fit into the memory of {fabric.device}; raise train.accumulate, or "
                 f"lower train.batch_size or pixels.size_px. ({' '.join(str(error).split())[:200]})"
+            ) from None
+        if "DataLoader worker" in str(error):  # torch's own words for one that was killed
+            raise RetryableTrainingError(
+                f"a loader process of this training run was ended from outside ({str(error).strip()}). "
+                "Mostly memory has run out, or the shared memory of a container (docker run --shm-size): "
+                "make room, or set train.workers to 0. The last training state is kept; run the same command "
+                "again."
             ) from None
         lost = isinstance(error, dist.DistError) or "gloo" in str(error)
         if fabric.world_size > 1 and lost:

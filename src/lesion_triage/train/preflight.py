@@ -1,4 +1,4 @@
-"""Whether a network takes the pictures that it will see: checked in seconds, before hours of training.
+"""Whether this machine can train a network on its pictures: checked in seconds, before hours of training.
 
 Imports torch and this room.
 """
@@ -10,6 +10,7 @@ import torch
 from lesion_triage.config import Config
 from lesion_triage.errors import TrainingError
 from lesion_triage.train.data_loading import picture_sides
+from lesion_triage.train.distributed import require_hardware
 from lesion_triage.train.network import TriageNetwork, freeze_stages
 from lesion_triage.train.weights import create_backbone, require_pretrained
 
@@ -23,10 +24,12 @@ def check_network(config: Config) -> None:
         config: of the training run.
 
     Raises:
-        TrainingError: a backbone that does not exist, lacks pretrained weights although they are asked for or
-            does not take pictures of one of the sides, or too many frozen stages.
+        TrainingError: hardware that this machine does not have; a backbone that does not exist, lacks
+            pretrained weights although they are asked for or does not take pictures of one of the sides; or
+            too many frozen stages.
     """
     m, c = config.model, config.train
+    require_hardware(c)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         body = create_backbone(m.backbone, "none", config.pixels.size_px, m.drop_rate, m.drop_path_rate)
         require_pretrained(m.backbone, m.weights)
