@@ -97,6 +97,11 @@ def test_check_names_the_drifted_line_and_write_mends_it(checkout, capsys):
     assert main(["tables", "--check", "--root", str(checkout)]) == 0
 
 
+def test_no_page_at_all_is_not_taken_for_pages_without_drift(tmp_path, capsys):
+    assert main(["tables", "--check", "--root", str(tmp_path)]) == 2
+    assert "found no page" in capsys.readouterr().err
+
+
 def test_a_table_of_results_from_several_folders_names_the_pattern_that_fits_nothing():
     figures, folder = RecordedNumbers(ROOT), "experiments/ham10000-baseline"
     apart = figures.table("summary", f"{folder}/seed-[01].json {folder}/seed-2.json")

@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Check or write. Returns 1 if ``--check`` found a page that differs from the records."""
     pages = arguments.pages or find_pages(arguments.root)
+    if not pages:
+        raise DataError(f"{arguments.root}: expected the top folder of a checkout, found no page in it.")
     changed = find_drift(arguments.root, pages)
     for page in changed:
         if arguments.write:
