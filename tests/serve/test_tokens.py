@@ -329,7 +329,7 @@ def test_key_that_cannot_be_told_from_an_earlier_one_is_left_out_and_named_in_th
 def test_start_that_fails_does_not_print_what_the_address_asks_for():
     with served([500, b"{}"]) as (address, _):
         for _ in range(2):
-            with pytest.raises(ConfigError, match="^TRIAGE_JWT_JWKS: ") as caught:
+            with pytest.raises(ConfigError, match=r"^TRIAGE_JWT_JWKS: ") as caught:
                 KeySet(f"{address}?word=secret")
             assert "secret" not in str(caught.value)
 
