@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
@@ -9,7 +13,8 @@ import tiny_bundle as tiny
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.data.records import Record
-from lesion_triage.export.parity import compare
+from lesion_triage.errors import ParityError
+from lesion_triage.export.parity import Parity, compare, require
 from lesion_triage.predictions import Predictions
 from made_predictions import row
 
@@ -51,3 +56,23 @@ def test_a_flip_in_a_certified_group_is_counted_though_a_case_of_no_known_group_
     assert found.images == 3
     assert found.largest_logit_difference == 2.0
     assert found.decision_flips == 1
+
+
+ALIKE = Parity("validation", 3, 0.1, 1e-4, 0)
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        replace(ALIKE, largest_score_difference=math.nextafter(1e-4, 1)),
+        replace(ALIKE, largest_score_difference=0.0, decision_flips=1),
+    ],
+    ids=["score", "decision"],
+)
+def test_graph_that_scores_or_decides_otherwise_stops_the_export(found):
+    with pytest.raises(ParityError, match="no bundle was made"):
+        require(found, 1e-4)
+
+
+def test_graph_within_the_tolerance_is_accepted():
+    require(ALIKE, 1e-4)
