@@ -266,30 +266,22 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _list_files(folder: Path) -> Iterator[str]:
+def _list_files(folder: Path, prefix: str = "") -> Iterator[str]:
     """Names of all files, relative, with forward slashes.
 
     Raises:
         BundleError: a link or a device, which could change after verification, or an unexpected folder.
     """
-    for path in sorted(folder.iterdir()):
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode) and path.name == SELFTEST_FOLDER:
-            inner = sorted(path.iterdir())
-        elif stat.S_ISREG(mode):
-            inner = []
-            yield path.name
+    for path in sorted((folder / prefix).iterdir()):
+        name, mode = prefix + path.name, path.lstat().st_mode
+        if stat.S_ISREG(mode):
+            yield name
+        elif stat.S_ISDIR(mode) and name == SELFTEST_FOLDER:
+            yield from _list_files(folder, f"{SELFTEST_FOLDER}/")
         else:
             raise BundleError(
                 f"{path}: {_file_kind(mode)} in a bundle, expected plain files only; remove it."
             )
-        for picture in inner:
-            mode = picture.lstat().st_mode
-            if not stat.S_ISREG(mode):
-                raise BundleError(
-                    f"{picture}: {_file_kind(mode)} in a bundle, expected plain files only; remove it."
-                )
-            yield f"{SELFTEST_FOLDER}/{picture.name}"
 
 
 def _file_kind(mode: int) -> str:

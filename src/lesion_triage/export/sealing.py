@@ -18,7 +18,7 @@ from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import ModelFacts, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.scorer import Scorer, score_image
-from lesion_triage.bundle.store import Bundle, open_bundle, seal
+from lesion_triage.bundle.store import Bundle, seal
 from lesion_triage.config import Config, Roots
 from lesion_triage.data import pixel_cache
 from lesion_triage.data.manifest import Manifest
@@ -85,7 +85,7 @@ def seal_run(folder: Path, config: Config, source_data: SourceData, cache: Path 
         embedding_width=network.width,
         views=views,
     )
-    seal(
+    bundle = seal(
         folder / "bundle",
         name=config.name,
         model=facts,
@@ -100,7 +100,6 @@ def seal_run(folder: Path, config: Config, source_data: SourceData, cache: Path 
         data_citation=manifest.citation,
         used_pictures=_seen_fingerprints(folder, config, source_data, cache),
     )
-    bundle = open_bundle(folder / "bundle")
     Scorer(bundle).self_test()
     return SealedRun(bundle, agreement)
 
