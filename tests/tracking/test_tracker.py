@@ -13,7 +13,11 @@ def config(tmp_path: Path, **tracking) -> Config:
     return Config.model_validate(
         {
             "name": "try",
-            "data": {"source": "folder", "root": str(tmp_path / "Jane-Doe")},
+            "data": {
+                "source": "folder",
+                "root": str(tmp_path / "Jane-Doe"),
+                "table": str(tmp_path / "Jane-Doe" / "cases.csv"),
+            },
             "model": {"weights": str(tmp_path / "Jane-Doe" / "w.safetensors")},
             "tracking": tracking,
         }
@@ -114,7 +118,10 @@ def test_neither_parameters_nor_environment_say_where_anything_lies(tmp_path):
 
 
 def test_no_parameter_says_where_a_part_of_a_mixture_lies(tmp_path):
-    parts = [{"source": "ddi", "root": str(tmp_path / "Jane-Doe")}, {"source": "ham10000"}]
+    parts = [
+        {"source": "ddi", "root": str(tmp_path / "Jane-Doe"), "table": "../Jane-Doe/cases.csv"},
+        {"source": "ham10000"},
+    ]
     mixed = {"name": "try", "data": {"source": "mixture", "mixture": parts}}
     found = flat_params(Config.model_validate(mixed))
     assert "Jane-Doe" not in repr(found)

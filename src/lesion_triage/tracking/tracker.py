@@ -44,8 +44,8 @@ _PACKAGES = (
 class Tracker:
     """One MLflow run beside one run folder, reopened by every stage.
 
-    Best effort: the first failure is reported through ``warn`` and ends the tracking. Names of files and
-    pictures are never sent; hashes and counts are.
+    Best effort: the first failure is reported through ``warn`` and ends the tracking. No name of a picture is
+    sent, and no folder; hashes and counts are.
     """
 
     def __init__(self, config: Config, folder: Path, warn: Callable[[str], None], parent: str = "") -> None:
@@ -233,11 +233,13 @@ def experiment_id(client: Any, name: str, location: str | None) -> str:
 def flat_params(config: Config) -> dict[str, object]:
     """Parameters in MLflow's form: dotted names, without locations of data, weights or tracking.
 
-    Each part of a mixture has names of its own, such as ``data.mixture.1.source``, and so has each further
-    backbone.
+    Of a table of cases and of a file of weights the name is left, without its folder. Each part of a mixture
+    has names of its own, such as ``data.mixture.1.source``, and so has each further backbone.
     """
     tree = config.model_dump(mode="json", exclude={"tracking": True, "data": True})
     tree["data"] = config.data.identity()
+    for place in (tree["data"], *tree["data"]["mixture"]):
+        place["table"] = Path(place["table"]).name
     for section, key in (("data", "mixture"), ("ensemble", "backbones")):
         tree[section][key] = {str(at): part for at, part in enumerate(tree[section][key], 1)}
     for network in (tree["model"], *tree["ensemble"]["backbones"].values()):
