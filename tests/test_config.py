@@ -328,6 +328,21 @@ def test_members_of_several_backbones_are_the_runs_that_each_backbone_has_by_its
     assert [member.seed for member in one_of_each.members()] == [4, 4, 4]
 
 
+@pytest.mark.parametrize(
+    "backbones",
+    [
+        "[{backbone: tf_efficientnet_lite0}]",
+        "[{backbone: tf_efficientnet_lite0, drop_path_rate: 0.1, learning_rate: 1e-3}]",  # the defaults
+        "[{backbone: resnet18}, {backbone: resnet18}]",
+    ],
+)
+def test_a_network_that_an_ensemble_would_count_twice_is_refused(written, backbones):
+    path = written(MINIMAL)
+    with pytest.raises(ConfigError, match=r"ensemble\.backbones names one network twice"):
+        load(path, [f"ensemble.backbones={backbones}"])
+    load(path, ["ensemble.backbones=[{backbone: tf_efficientnet_lite0, learning_rate: 2e-3}]"])
+
+
 def test_identity_of_an_ensemble_knows_its_backbones_and_not_where_their_weights_lie(written):
     path = written(MINIMAL)
 

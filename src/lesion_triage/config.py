@@ -506,6 +506,16 @@ class Config(Section):
             raise ValueError(f"the seeds of the members of an ensemble go up to {LARGEST_SEED}; lower seed")
         return self
 
+    @model_validator(mode="after")
+    def _refuse_equal_members(self) -> Self:
+        members = [(member.seed, member.model, member.train) for member in self.members()]
+        if len(set(members)) < len(members):
+            raise ValueError(
+                "ensemble.backbones names one network twice, model.backbone included, and the same training "
+                "run would count twice; give it weights or a rate of its own, or raise ensemble.members"
+            )
+        return self
+
     def members(self) -> tuple[Self, ...]:
         """The members of an ensemble, each the configuration of a run of its own; empty without an ensemble.
 

@@ -39,7 +39,7 @@ class Teacher:
 
         Args:
             fabric: whose device and precision they use.
-            config: of the student; that of the members differs only in the seed.
+            config: of the student; a member's differs in the seed or the backbone.
             members: run folders, each with a checkpoint.
 
         Raises:
