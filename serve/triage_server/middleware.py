@@ -242,3 +242,4 @@ def log_to_stderr() -> None:
     handler.setFormatter(JsonLogFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     log.setLevel(logging.INFO)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # its warnings quote bytes of the form

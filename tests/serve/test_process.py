@@ -244,6 +244,13 @@ def test_logs_and_answers_hold_nothing_of_the_patient(launch: Callable[..., Any]
         assert [line["route"] for line in lines] == ["/v1/triage"] * 5 + [None, "/v1/triage"]
 
 
+def test_a_broken_form_leaves_its_request_line_and_nothing_of_its_bytes(server: Any):
+    before = len(json_lines(server))
+    form = {"Content-Type": "multipart/form-data; boundary=q"}
+    assert post(server, content=b"Mustermann", headers=form).json()["code"] == "multipart_not_valid"
+    assert [line["event"] for line in json_lines(server)[before:]] == ["request"]
+
+
 def test_many_clients_at_once_get_their_own_answers(server: Any, scorer: Scorer, draw: Any):
     pictures = [draw(seed=seed) for seed in range(16)]
     with ThreadPoolExecutor(8) as clients:
