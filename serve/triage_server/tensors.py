@@ -137,7 +137,12 @@ _OUTPUT_NAMES = {one.name for one in OUTPUTS}
 
 def parse_case(body: bytes, binary: bytes, name: str, version: str) -> ParsedCase:
     """The case in a request, from its JSON part and its binary part."""
-    infer_request = json_body.validate_as(InferRequest, json_body.parse(body))
+    tree = json_body.parse(body)
+    infer_request = json_body.validate_as(InferRequest, tree)
+    for place in (tree, tree.get("parameters")):
+        # Others are ignored, as the protocol asks; but a history that is ignored is a red flag unseen.
+        if isinstance(place, dict) and not {IMAGE_INPUT, HISTORY_INPUT}.isdisjoint(place):
+            raise RequestError("document_not_valid", fields="image or history outside inputs")
     if not {one.name for one in infer_request.outputs} <= _OUTPUT_NAMES:
         raise RequestError("document_not_valid", fields="outputs: an unknown name")
     tensors: dict[str, list[Any]] = {}

@@ -173,6 +173,8 @@ def test_an_element_longer_than_its_tensor_is_refused(ask: Ask, make_app: MakeAp
         {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AAAA"]}] * 2},
         {"outputs": [{"name": "logit"}]},
         {"id": "a b"},
+        {"history": {"bleeding": True}},
+        {"parameters": {"history": {"bleeding": True}}},
     ],
     ids=lambda change: json.dumps(change)[:60],
 )
@@ -183,6 +185,12 @@ def test_a_request_of_another_shape_is_refused_with_the_protocol_s_member(
     document = response.json()
     assert (response.status_code, document["code"]) == (422, "document_not_valid")
     assert document["error"] == document["detail"]
+
+
+def test_other_members_and_parameters_are_ignored(ask: Ask, make_app: MakeApp, draw: Any):
+    app, document = make_app(), as_tensors(draw())
+    more = {"model_name": "tiny", "parameters": {"binary_data_output": True}, **document}
+    assert infer(ask, app, more).content == infer(ask, app, document).content
 
 
 def test_the_client_s_id_comes_back(ask: Ask, make_app: MakeApp, draw: Any):
