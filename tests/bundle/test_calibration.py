@@ -23,7 +23,7 @@ from lesion_triage.bundle.calibration import (
     TemperatureCalibrator,
     VennAbersCalibrator,
     calibrated_score,
-    venn_abers_interval,
+    venn_abers_pair,
 )
 from lesion_triage.errors import ScoringError
 
@@ -207,21 +207,16 @@ def test_knots_further_apart_than_a_number_can_say_still_give_a_line():
 )
 def test_venn_abers_is_what_isotonic_regression_says_of_an_added_case(logit, p0, p1, score):
     calibrator = VennAbersCalibrator(logits=(0.0, 1.0), p0=(0, 0.5), p1=(0.5, 1))
-    assert venn_abers_interval(calibrator, logit) == (p0, p1)
+    assert venn_abers_pair(calibrator, logit) == (p0, p1)
     assert calibrated_score(calibrator, logit) == pytest.approx(score)
 
 
 @given(venn_abers(), any_logit)
 def test_venn_abers_score_merges_the_two_probabilities(calibrator, logit):
-    p0, p1 = map(Fraction, venn_abers_interval(calibrator, logit))
+    p0, p1 = map(Fraction, venn_abers_pair(calibrator, logit))
     merged = p1 / (1 - p0 + p1)
     assert p0 <= merged <= p1
     assert calibrated_score(calibrator, logit) == pytest.approx(float(merged), rel=1e-15)
-
-
-@each_kind
-def test_only_venn_abers_has_an_interval(calibrator):
-    assert (venn_abers_interval(calibrator, 0.3) is not None) == (calibrator.kind == "venn_abers")
 
 
 @each_kind
@@ -229,8 +224,6 @@ def test_only_venn_abers_has_an_interval(calibrator):
 def test_a_logit_that_is_no_number_raises(calibrator, logit):
     with pytest.raises(ScoringError, match="expected a finite number"):
         calibrated_score(calibrator, logit)
-    with pytest.raises(ScoringError, match="expected a finite number"):
-        venn_abers_interval(calibrator, logit)
 
 
 @given(calibrators, any_logit)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from lesion_triage.bundle import focus
 from lesion_triage.bundle.pixels import Picture, decode
-from lesion_triage.bundle.quality import QualityAssessment, assess_quality, measure_quality
+from lesion_triage.bundle.quality import QualityAssessment, QualityMeasures, assess_quality
 from lesion_triage.bundle.schema import PixelSpec, QualityLimits, ReasonCode
 
 SPEC, LIMITS = PixelSpec(size_px=160), QualityLimits()
@@ -25,6 +25,10 @@ MONK = ("f6ede4", "f3e7db", "f7ead0", "eadaba", "d7bd96", "a07e56", "825c43", "6
 def picture(pixels: NDArray[np.uint8], width_px: int = 640, height_px: int = 480) -> Picture:
     square = Image.fromarray(pixels)
     return Picture(pixels=pixels, square=square, width_px=width_px, height_px=height_px)
+
+
+def measure_quality(measured: Picture) -> QualityMeasures:
+    return assess_quality(measured, LIMITS).measures
 
 
 def quarters(dark: int, bright: int) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from lesion_triage.bundle.calibration import calibrated_score, venn_abers_interval
+from lesion_triage.bundle.calibration import calibrated_score, venn_abers_pair
 from lesion_triage.calibrate.calibrators import (
     KINDS,
     choose,
@@ -193,7 +193,7 @@ def test_venn_abers_is_two_isotonic_regressions_with_the_case_added():
             .predict([place])[0]
             for outcome in (0.0, 1.0)
         ]
-        assert venn_abers_interval(fitted, place) == pytest.approx(expected, abs=1e-12)
+        assert venn_abers_pair(fitted, place) == pytest.approx(expected, abs=1e-12)
 
 
 def test_venn_abers_never_says_0_or_1_where_isotonic_does():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
-from lesion_triage.bundle.calibration import VennAbersCalibrator, venn_abers_interval
+from lesion_triage.bundle.calibration import VennAbersCalibrator, venn_abers_pair
 from lesion_triage.calibrate.isotonic import isotonic_knots, venn_abers_knots
 
 # Few distinct logits, so that most samples have ties.
@@ -76,7 +76,7 @@ def test_venn_abers_is_isotonic_regression_with_the_case_added_under_either_outc
     ours = predictor(*arrays(cases))
     for place in ALL_PLACES.tolist():
         p0, p1 = (float(isotonic_scores([*cases, (place, outcome)], [place])[0]) for outcome in (False, True))
-        assert venn_abers_interval(ours, place) == (p0, p1)
+        assert venn_abers_pair(ours, place) == (p0, p1)
 
 
 @given(tied_cases.filter(lambda cases: len(cases) > 1))
@@ -84,7 +84,7 @@ def test_a_case_left_out_and_added_with_its_true_outcome_gets_the_score_of_the_w
     # Why Venn-Abers predictors are calibrated: one of the two probabilities is always this one.
     for out, (place, outcome) in enumerate(cases):
         others = cases[:out] + cases[out + 1 :]
-        true_one = venn_abers_interval(predictor(*arrays(others)), float(place))[int(outcome)]
+        true_one = venn_abers_pair(predictor(*arrays(others)), float(place))[int(outcome)]
         assert true_one == float(isotonic_scores(cases, [place])[0])
 
 
@@ -96,8 +96,7 @@ def test_no_knot_can_be_left_out(cases):
         rest = {name: np.delete(getattr(whole, name), out).tolist() for name in ("logits", "p0", "p1")}
         less = VennAbersCalibrator(**rest)
         assert any(
-            venn_abers_interval(less, place) != venn_abers_interval(whole, place)
-            for place in ALL_PLACES.tolist()
+            venn_abers_pair(less, place) != venn_abers_pair(whole, place) for place in ALL_PLACES.tolist()
         )
 
 
@@ -114,9 +113,7 @@ def test_venn_abers_agrees_with_the_package_of_its_authors(decimals):
         p0, p1, knots = package.calc_p0p1(np.stack([1 - shares, shares], axis=1), positive.astype(float))
     _, reference = package.calc_probs(p0, p1, knots, np.stack([1 - places, places], axis=1))
     ours = predictor(shares, positive)
-    assert np.array([venn_abers_interval(ours, place) for place in places.tolist()]) == pytest.approx(
-        reference
-    )
+    assert np.array([venn_abers_pair(ours, place) for place in places.tolist()]) == pytest.approx(reference)
 
 
 ORDERS = {

@@ -120,7 +120,10 @@ def calibrated_score(calibrator: Calibrator, logit: float) -> float:
     Raises:
         ScoringError: the logit is not finite. ``nan >= threshold`` is False and would read as "below".
     """
-    _check_finite(logit)
+    if not math.isfinite(logit):
+        raise ScoringError(
+            f"The logit is {logit}, expected a finite number; the model or its input is broken."
+        )
     match calibrator:
         case PlattCalibrator():
             return _sigmoid(calibrator.slope * logit + calibrator.intercept)
@@ -132,28 +135,17 @@ def calibrated_score(calibrator: Calibrator, logit: float) -> float:
         case IsotonicCalibrator():
             return _isotonic_score(calibrator, logit)
         case VennAbersCalibrator():
-            p0, p1 = _venn_abers_pair(calibrator, logit)
+            p0, p1 = venn_abers_pair(calibrator, logit)
             return 1.0 / (1.0 + (1.0 - p0) / p1)  # p1 / (1 - p0 + p1), each occurring once
 
 
-def venn_abers_interval(calibrator: Calibrator, logit: float) -> tuple[float, float] | None:
-    """The pair ``(p0, p1)`` of a Venn-Abers calibrator: the wider, the fewer cases like this one it has seen.
-
-    Returns:
-        None for every other kind of calibrator, which gives a single number.
-
-    Raises:
-        ScoringError: the logit is not finite.
-    """
-    _check_finite(logit)
-    return _venn_abers_pair(calibrator, logit) if isinstance(calibrator, VennAbersCalibrator) else None
-
-
-def _check_finite(logit: float) -> None:
-    if not math.isfinite(logit):
-        raise ScoringError(
-            f"The logit is {logit}, expected a finite number; the model or its input is broken."
-        )
+def venn_abers_pair(calibrator: VennAbersCalibrator, logit: float) -> tuple[float, float]:
+    """``(p0, p1)`` at a finite logit."""
+    at_or_below = bisect_right(calibrator.logits, logit)
+    below = bisect_left(calibrator.logits, logit)
+    p0 = calibrator.p0[at_or_below - 1] if at_or_below else 0.0
+    p1 = calibrator.p1[below] if below < len(calibrator.logits) else 1.0
+    return p0, p1
 
 
 def _check_knots(logits: tuple[float, ...], columns: dict[str, tuple[float, ...]]) -> None:
@@ -178,14 +170,6 @@ def _isotonic_score(calibrator: IsotonicCalibrator, logit: float) -> float:
     # (logit - left) / (right - left), in a form that cannot become inf / inf.
     weight = 1.0 / (1.0 + (right - logit) / (logit - left))
     return min(low + (high - low) * weight, high)
-
-
-def _venn_abers_pair(calibrator: VennAbersCalibrator, logit: float) -> tuple[float, float]:
-    at_or_below = bisect_right(calibrator.logits, logit)
-    below = bisect_left(calibrator.logits, logit)
-    p0 = calibrator.p0[at_or_below - 1] if at_or_below else 0.0
-    p1 = calibrator.p1[below] if below < len(calibrator.logits) else 1.0
-    return p0, p1
 
 
 def _sigmoid(x: float) -> float:

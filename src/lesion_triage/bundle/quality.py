@@ -117,16 +117,6 @@ def assess_quality(picture: Picture, limits: QualityLimits, *, advise: bool = Tr
     )
 
 
-def measure_quality(picture: Picture) -> QualityMeasures:
-    """Measure everything that can refuse a picture.
-
-    Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. All measures that can refuse are
-    integer counts or sums, divided once, so a picture at a limit falls on the same side of it on every
-    processor. The lesion's position is computed in floats, and only advises.
-    """
-    return _measure(picture, _reduce(picture))
-
-
 def _reduce(picture: Picture) -> _ReducedCopies:
     image = picture.square
     luma = image.convert("L")
@@ -139,6 +129,11 @@ def _reduce(picture: Picture) -> _ReducedCopies:
 
 
 def _measure(picture: Picture, copies: _ReducedCopies) -> QualityMeasures:
+    """Measure everything that can refuse a picture.
+
+    Grey is the luma of ITU-R BT.601, in whole levels as Pillow rounds it. All measures are integer counts or
+    sums, divided once, so a picture at a limit falls on the same side of it on every processor.
+    """
     two_full, three_full = _count_saturated(picture.pixels)
     pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
     mean_level, contrast = _mean_and_contrast(copies.luma)
