@@ -5,9 +5,9 @@ Imports pydantic and the document.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from lesion_triage.bundle.document import Document, Fraction, Sha256
 
@@ -19,10 +19,19 @@ BY_SITE = "site"
 """``GroupRow.by`` of a row for one of several pooled sites."""
 
 
-Dimension = Literal[
-    "reference_class", "sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type", "source"
-]
-KNOWN_WHEN_SERVING = ("sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type")
+ServedDimension = Literal["sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type"]
+KNOWN_WHEN_SERVING = get_args(ServedDimension)
+Dimension = Literal["reference_class", ServedDimension, "source"]
+
+
+def _require_ascending(edges_years: tuple[int, ...]) -> tuple[int, ...]:
+    if list(edges_years) != sorted(set(edges_years)):
+        raise ValueError(f"age_edges_years must ascend, found {edges_years}")
+    return edges_years
+
+
+AgeEdges = Annotated[tuple[Annotated[int, Field(ge=1, le=119)], ...], AfterValidator(_require_ascending)]
+"""Ages, in years, at which one age band ends and the next begins; ascending."""
 
 
 class GroupBy(Document):
@@ -30,7 +39,7 @@ class GroupBy(Document):
 
     by: Dimension
     """``reference_class``: the class from the dataset's reference standard, which no new case has."""
-    age_edges_years: tuple[Annotated[int, Field(ge=1, le=119)], ...] = (30, 50, 70)
+    age_edges_years: AgeEdges = (30, 50, 70)
     """For ``by: age_band``: the boundaries between bands."""
     small: Literal["report", "merge", "route_up"] = "report"
     """A group with too few positives is reported as NOT CERTIFIABLE, joins its parent, or always goes up."""
@@ -39,8 +48,6 @@ class GroupBy(Document):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if list(self.age_edges_years) != sorted(set(self.age_edges_years)):
-            raise ValueError(f"age_edges_years must ascend, found {self.age_edges_years}")
         if self.small == "route_up" and self.by not in KNOWN_WHEN_SERVING:
             raise ValueError(f"{self.by} is not known of a new case, so its small groups cannot be routed up")
         if bool(self.parents) != (self.small == "merge"):

@@ -1,6 +1,6 @@
 """The contract between training and serving, as types.
 
-Imports pydantic, the document, calibration, the history and the red flags.
+Imports pydantic, the document, calibration, the certificate, the history and the red flags.
 
 Everything in a bundle's JSON files and everything in the answer for a scored case is defined here, once.
 Scores are calibrated probabilities in [0, 1]; logits are the network's raw output.
@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from lesion_triage.bundle.calibration import Calibrator
+from lesion_triage.bundle.certificate import AgeEdges, ServedDimension
 from lesion_triage.bundle.document import Document, Fraction, Sha256
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS, RedFlags
 
@@ -128,17 +129,10 @@ class QualityLimits(Document):
 class Grouping(Document):
     """Groups of cases that the certificate covers, divided by one field of the history."""
 
-    by: Literal["sex", "age_band", "anatom_site_general", "fitzpatrick_skin_type"]
-    age_edges_years: tuple[Annotated[int, Field(ge=1, le=119)], ...] = ()
-    """Boundaries between age bands; ascending."""
+    by: ServedDimension
+    age_edges_years: AgeEdges = ()
     thresholds: dict[str, Fraction]
     """By group. A case of a group that is not listed goes up, whatever its score."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> Self:
-        if list(self.age_edges_years) != sorted(set(self.age_edges_years)):
-            raise ValueError(f"age_edges_years must ascend, found {self.age_edges_years}")
-        return self
 
 
 class Policy(Document):
