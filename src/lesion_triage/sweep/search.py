@@ -44,7 +44,7 @@ def search(arguments: argparse.Namespace) -> None:
     url = arguments.storage or f"sqlite:///{folder.parent.resolve() / 'studies.db'}"
     epochs = max(made.train.epochs for made in _corner_configs(searched, ("train.epochs",)))
     echo(f"study {name}: {folder}")
-    with locks.hold_lock(folder / "desk.lock"):  # one process creates the tables, and one the run in MLflow
+    with locks.hold_lock(folder / study.LOCK):  # one process creates the tables, and one the run in MLflow
         tracker = Tracker(base, folder, echo)
         with study.open_study(url, name, searched.settings, epochs) as made:
             made.set_user_attr("space", searched.document())
@@ -62,7 +62,7 @@ def search(arguments: argparse.Namespace) -> None:
                     said = ", ".join(f"{key} {value}" for key, value in taken.params.items())
                     echo(f"trial {taken.number}: {said}")
                     trial.TrialRun(context, taken, tracker.run_id).execute()
-            with locks.hold_lock(folder / "desk.lock"):  # the last to write has counted all trials
+            with locks.hold_lock(folder / study.LOCK):  # the last to write has counted all trials
                 best = report.write(made, searched, folder, cases)
         if best is not None and best.value is not None:
             tracker.metrics({"sweep.best": best.value})

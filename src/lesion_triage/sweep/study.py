@@ -29,6 +29,9 @@ from lesion_triage.errors import RunError
 from lesion_triage.sweep.space import Choices, Domain, Settings
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+LOCK = "study.lock"
+"""In the folder of a study: held while trials are claimed, and while the study is created or reported."""
+
 _FOLDER_ID, _CLAIM_TOKEN = "place", "mark"
 _STORAGE_ERRORS = (
     sqlalchemy.exc.SQLAlchemyError,
@@ -151,7 +154,7 @@ class TrialCoordinator:
         Returns:
             The trial with all its values, and an open file that holds its lock until closed.
         """
-        with locks.hold_lock(self.folder / "desk.lock"):
+        with locks.hold_lock(self.folder / LOCK):
             for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
                 ours = self.take_over or trial.user_attrs.get(_FOLDER_ID) == self._folder_id()
                 if ours and (lock := self._lock(trial)):
@@ -172,7 +175,7 @@ class TrialCoordinator:
         return locks.try_lock(self.folder / "locks" / f"trial-{trial.number:05d}")
 
     def _folder_id(self) -> str:
-        """A random identifier, unique to the folder; the caller holds the desk's lock."""
+        """A random identifier, unique to the folder; the caller holds the study's lock."""
         path = self.folder / "place"
         if not path.exists():
             write_atomically(path, secrets.token_hex(8).encode())

@@ -69,7 +69,7 @@ class SweepContext:
     @property
     def data_lock(self) -> Path:
         """Lock for taking over manifest and split from another run, and for removing one."""
-        return self.folder / "locks" / "shelf"
+        return self.folder / "locks" / "data"
 
     def remove_ended_trials(self) -> None:
         """Remove the folders of pruned or failed trials that were killed before they could remove them."""

@@ -170,4 +170,4 @@ def embeddings(
         pixels = torch.from_numpy(np.array(pictures.pixels[start : start + SCORING_BATCH_SIZE])).to(device)
         found.append(network.embed(pixels).cpu())
         tick(min(start + SCORING_BATCH_SIZE, len(pictures.records)), len(pictures.records))
-    return torch.cat(found).clone()
+    return torch.cat(found)

@@ -206,7 +206,7 @@ def raise_on_rank_zero(fabric: Fabric, error: TrainingError) -> NoReturn:
 
     Raises:
         TrainingError: in the first process.
-        Dismissed: in the others.
+        QuietExit: in the others.
     """
     if fabric.is_global_zero:
         raise error
