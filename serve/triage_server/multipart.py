@@ -38,14 +38,16 @@ async def read_parts(
         collector: collects the parts.
 
     Raises:
-        RequestError: it is too long, broken or cut off, or ``collector`` refuses a part.
+        RequestError: it is too long, broken or cut off, or goes on after its end, or ``collector`` refuses a
+            part.
     """
     parameters = parse_options_header(request.headers.get("content-type", ""))[1]
+    boundary = parameters.get(b"boundary", b"")
     chunks = read_chunks(request, max_body_bytes, reserve)
     callbacks = _ParserCallbacks(collector)
     try:
         parser = MultipartParser(
-            parameters.get(b"boundary", b""),
+            boundary,
             {
                 "on_part_begin": callbacks.on_part_begin,
                 "on_header_begin": callbacks.on_header_begin,
@@ -57,9 +59,17 @@ async def read_parts(
                 "on_end": callbacks.on_end,
             },
         )
+        end, recent, ended = b"\r\n--" + boundary + b"--", b"\r\n", False
         async with aclosing(chunks):
             async for chunk in chunks:
-                parser.write(chunk)
+                after = chunk
+                if not ended:
+                    parser.write(chunk)
+                    recent = recent[-len(end) :] + chunk  # the end may be split between chunks
+                    ended = callbacks.is_complete
+                    after = recent.partition(end)[2] if ended else b""
+                if after.strip():  # the parser ignores it, and with it a photograph or a history
+                    raise RequestError("multipart_not_valid")
     except FormParserError:
         raise RequestError("multipart_not_valid") from None
     if not callbacks.is_complete:
