@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -196,6 +197,37 @@ def test_no_dependency_has_a_line_that_is_not_declared() -> None:
 @pytest.mark.parametrize("code", [*schema.ReasonCode, *schema.Disposition, *PROBLEM_TYPES])
 def test_every_code_that_a_client_may_meet_is_documented(code: str) -> None:
     assert f"`{code}`" in text_of("http-api.md")
+
+
+def test_every_problem_is_documented_with_its_status() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \|", text_of("http-api.md"), re.MULTILINE)
+    assert {code: int(status) for status, code in rows} == {
+        code: int(kind.status) for code, kind in PROBLEM_TYPES.items()
+    }
+
+
+def audit_lines() -> Iterator[dict[str, str | None]]:
+    """Field to text, if constant, of each line of the audit log that the server spells out."""
+    for path in (ROOT / "serve" / "triage_server").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Dict):
+                line = {
+                    key.value: value.value if isinstance(value, ast.Constant) else None
+                    for key, value in zip(node.keys, node.values, strict=True)
+                    if isinstance(key, ast.Constant)
+                }
+                if "event" in line and "level" not in line:  # a level has a line of the ordinary log
+                    yield line
+
+
+def test_every_event_and_field_of_the_audit_log_that_the_server_spells_out_is_documented() -> None:
+    section = text_of("operating.md").partition("\n## 4. ")[2].partition("\n## 5. ")[0]
+    first_cells = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
+    documented = {name.strip("`") for cell in first_cells for name in cell.split(", ")}
+    lines = list(audit_lines())
+    events = {line["event"] for line in lines if line["event"]}
+    assert {"opened", "closed", "swapped", "resumed", "torn"} <= events
+    assert sorted(events.union(*lines) - documented) == []
 
 
 def test_the_page_for_clients_names_no_condition_and_promises_nothing() -> None:
