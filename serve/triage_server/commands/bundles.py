@@ -11,14 +11,11 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lesion_triage.bundle.files import flush
 from lesion_triage.errors import BundleError, ConfigError
 from triage_server.settings import PREFIX, Settings, load
-
-if TYPE_CHECKING:
-    from triage_server.hot_swap import VerifiedBundle
 
 _FORMER = ".former"
 
@@ -49,24 +46,20 @@ def _activate(arguments: argparse.Namespace) -> int:
     folder = Path(os.path.realpath(arguments.folder))
     if folder == Path(os.path.realpath(settings.bundle)):
         raise BundleError(f"{settings.bundle} points to this bundle already; nothing was changed.")
-    served = _verify_bundle(folder, settings)
-    _hand_over(settings.bundle, folder)
-    return _told(settings.bundle, served)
+    return _switch(settings, folder)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    following = _before(settings.bundle)
-    if following is None:
+    previous = _previous(settings.bundle)
+    if previous is None:
         raise BundleError(f"{settings.bundle}: there is no previous bundle; name one with activate.")
-    served = _verify_bundle(following, settings)
-    _hand_over(settings.bundle, following)
-    return _told(settings.bundle, served)
+    return _switch(settings, previous)
 
 
 def _show(arguments: argparse.Namespace) -> int:
     link = _settings(arguments).bundle
-    for what, named in (("served", _target(link)), ("before", _before(link))):
+    for what, named in (("served", _target(link)), ("before", _previous(link))):
         print(f"{what}  {named or 'none'}")
     return 0
 
@@ -87,17 +80,22 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _verify_bundle(folder: Path, settings: Settings) -> VerifiedBundle:
+def _switch(settings: Settings, folder: Path) -> int:
+    """Verify a bundle, point the link at it and the second link at the former one; a kill loses neither."""
     from triage_server.hot_swap import verify_bundle  # noqa: PLC0415 - onnxruntime is not needed to list keys
 
-    return verify_bundle(folder, settings)
-
-
-def _told(link: Path, served: VerifiedBundle) -> int:
-    header = served.bundle.header
+    verified = verify_bundle(folder, settings)
+    link = settings.bundle
+    (former, draft), current = _former_links(link), _target(link)
+    if current is not None:
+        _replace_link(draft, current)
+    _replace_link(link, folder)
+    if current is not None:
+        _replace_link(former, current)
+    draft.unlink(missing_ok=True)
     print(
-        f"{link} points to {header.name} {served.bundle.sha256[:16]}, signer: "
-        f"{served.signer or 'not checked'}"
+        f"{link} points to {verified.bundle.header.name} {verified.bundle.sha256[:16]}, signer: "
+        f"{verified.signer or 'not checked'}"
     )
     print(
         "a running server verifies it again and switches to it within seconds: see GET /v1/bundle, or its log"
@@ -110,33 +108,22 @@ def _target(link: Path) -> Path | None:
     return (link.parent / link.readlink()).absolute() if link.is_symlink() else None
 
 
-def _beside(link: Path) -> tuple[Path, Path]:
+def _former_links(link: Path) -> tuple[Path, Path]:
     """The link to the bundle before, and its draft, which is left behind only by an interrupted change."""
     return link.with_name(f"{link.name}{_FORMER}"), link.with_name(f".{link.name}{_FORMER}")
 
 
-def _before(link: Path) -> Path | None:
+def _previous(link: Path) -> Path | None:
     """The bundle before the one in use; None: there is none.
 
     A draft left behind counts only if the link now names another bundle, so that the change had been made.
     """
-    former, draft = _beside(link)
+    former, draft = _former_links(link)
     named = [_target(draft), _target(former)]
     return next((one for one in named if one not in (None, _target(link))), None)
 
 
-def _hand_over(link: Path, following: Path) -> None:
-    """Point the link at another bundle, and the second link at the former one; a kill loses neither."""
-    (former, draft), current = _beside(link), _target(link)
-    if current is not None:
-        _turn(draft, current)
-    _turn(link, following)
-    if current is not None:
-        _turn(former, current)
-    draft.unlink(missing_ok=True)
-
-
-def _turn(link: Path, target: Path) -> None:
+def _replace_link(link: Path, target: Path) -> None:
     """Replace a link atomically. The target is stored relative to the link's folder if it is inside it."""
     near = target.is_relative_to(link.parent.resolve())
     said = target.relative_to(link.parent.resolve()) if near else target
