@@ -18,11 +18,13 @@ def main() -> int:
     Returns:
         As ``triage_server.cli.main``.
     """
-    errand = bool(sys.argv[1:]) and not sys.argv[1].startswith("-")  # a subcommand; a server has options only
-    interruptible = errand and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_subcommand = bool(sys.argv[1:]) and not sys.argv[1].startswith(
+        "-"
+    )  # a subcommand; a server has options only
+    interruptible = is_subcommand and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, _break_off)
-    elif not errand:
+    elif not is_subcommand:
         # SIGHUP would kill a server until it has a bundle to look at again; most of that time is imports.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         if words and words[0] in commands.SUBCOMMANDS:
-            return _errand(words)
+            return _run_subcommand(words)
         serve(load(words, os.environ))
     except LesionTriageError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -101,14 +101,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _errand(words: Sequence[str]) -> int:
+def _run_subcommand(words: Sequence[str]) -> int:
     try:
         status = commands.main(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of the output has closed it
-        return _unheard(0)
+        return _discard_output(0)
     except OSError as error:
         if error.filename is not None:  # not stdout, and not a file of ours, handled where it is opened
             raise
@@ -117,11 +117,11 @@ def _errand(words: Sequence[str]) -> int:
             "key that nobody saw, revoke that key.",
             file=sys.stderr,
         )
-        return _unheard(2)
+        return _discard_output(2)
     return status
 
 
-def _unheard(status: int) -> int:
+def _discard_output(status: int) -> int:
     """Return the status, with stdout on /dev/null: Python would try to flush it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
@@ -145,7 +145,7 @@ def serve(settings: Settings) -> None:
         audit = None
         if settings.audit_log is not None:
             audit = AuditLog(
-                settings.audit_log, settings.audit_rotate_bytes, _begun(served, shadows, settings)
+                settings.audit_log, settings.audit_rotate_bytes, _opening_event(served, shadows, settings)
             )
             closing.callback(audit.close, {"event": "closed"})
         app = create_app(bundle, served.scorer, settings, audit, [shadow.scorer for shadow in shadows])
@@ -160,7 +160,7 @@ def serve(settings: Settings) -> None:
                 log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
             if settings.ready_file is not None:
                 _write_ready_file(settings.ready_file, url)
-            _say(f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}")
+            _print_line(f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}")
 
         log_to_stderr()
         bundle_swapper = BundleSwapper(app, served, settings, audit, config.ssl)
@@ -172,7 +172,7 @@ def serve(settings: Settings) -> None:
         server.run(sockets=[listener])
 
 
-def _begun(
+def _opening_event(
     served: VerifiedBundle, shadows: Sequence[VerifiedBundle], settings: Settings
 ) -> dict[str, object]:
     return {
@@ -284,13 +284,13 @@ def _write_ready_file(ready_file: Path, url: str) -> None:
         raise _unusable(ready_file, error) from None
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     """Print a line on stdout; a full disk there must not stop the server."""
     try:
         print(line, flush=True)
     except OSError as error:
         log.error("the ready line cannot be written: %s", error.strerror)
-        _unheard(0)
+        _discard_output(0)
 
 
 def _unusable(ready_file: Path, error: OSError) -> ConfigError:

@@ -43,7 +43,7 @@ LINE_KEYS = {
     *("disposition", "audit"),
 }
 NAME = "Mustermann"
-ERRAND = [sys.executable, "-W", "error", "-m", "triage_server"]
+PROGRAM = [sys.executable, "-W", "error", "-m", "triage_server"]
 PATIENCE_S = 60
 
 
@@ -305,7 +305,7 @@ def test_link_to_itself_in_place_of_a_bundle_is_one_sentence(
     (tmp_path / "file").touch()
     below = tmp_path / "file" / "served"
     assert refused("bundles", "activate", tiny_bundle, "--link", below).startswith("ConfigError: ")
-    line = [*ERRAND, "bundles", "activate", tiny_bundle, "--link", link]
+    line = [*PROGRAM, "bundles", "activate", tiny_bundle, "--link", link]
     settings = os.environ | {"TRIAGE_ALLOW_UNSIGNED": "1"}
     assert subprocess.run(line, env=settings, capture_output=True, check=False).returncode == 0
     assert link.resolve() == tiny_bundle
@@ -357,7 +357,7 @@ def test_server_serves_where_its_ready_line_cannot_be_written(
 def test_server_that_cannot_write_its_ready_file_ends_as_one_that_has_drained(
     tiny_bundle: Path, tmp_path: Path
 ):
-    line = [*ERRAND, "--bundle", tiny_bundle, "--port", "0", "--ready-file", "/proc/ready"]
+    line = [*PROGRAM, "--bundle", tiny_bundle, "--port", "0", "--ready-file", "/proc/ready"]
     settings = {"TRIAGE_ALLOW_UNSIGNED": "1", "TRIAGE_AUDIT_LOG": str(tmp_path / "audit")}
     done = subprocess.run(
         line, env=os.environ | settings, capture_output=True, text=True, timeout=PATIENCE_S, check=False
@@ -416,12 +416,12 @@ def test_server_that_is_told_to_stop_before_it_serves_ends_as_one_that_has_drain
 
 
 @pytest.mark.parametrize("module", ["triage_server.cli", "triage_server.webhooks.outbox"])
-def test_errand_that_is_broken_off_while_it_is_imported_says_nothing(module: str, tmp_path: Path):
+def test_subcommand_that_is_broken_off_while_it_is_imported_says_nothing(module: str, tmp_path: Path):
     done = called_at(signal.SIGINT, module, "webhooks", "show", "--outbox", tmp_path / "outbox")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
-def test_errand_whose_ctrl_c_a_shell_has_taken_away_goes_on(tmp_path: Path):
+def test_subcommand_whose_ctrl_c_a_shell_has_taken_away_goes_on(tmp_path: Path):
     """As of a script's job in the background."""
     code = SIGNAL_AT_IMPORT.replace("signal.default_int_handler", "signal.SIG_IGN")
     words = ["keys", "new", "platform", "--file", tmp_path / "keys"]
@@ -430,13 +430,13 @@ def test_errand_whose_ctrl_c_a_shell_has_taken_away_goes_on(tmp_path: Path):
     assert (done.returncode, done.stdout[:4]) == (0, "ltk_"), done.stderr
 
 
-def test_errand_that_is_broken_off_while_it_waits_leaves_the_file_as_it_was(tmp_path: Path):
+def test_subcommand_that_is_broken_off_while_it_waits_leaves_the_file_as_it_was(tmp_path: Path):
     new_key(tmp_path / "keys", "platform", "score")
     before = (tmp_path / "keys").read_bytes()
     (tmp_path / ".keys.lock").touch()
     with (tmp_path / ".keys.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # somebody else changes the keys
-        line = [*ERRAND, "keys", "new", "another", "--file", tmp_path / "keys"]
+        line = [*PROGRAM, "keys", "new", "another", "--file", tmp_path / "keys"]
         with heeding_interrupts():
             process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + PATIENCE_S
@@ -467,8 +467,8 @@ def waits_for_a_lock(process: int) -> bool:
     return any(fields[5] == str(process) for fields in waiting)
 
 
-def test_errand_whose_output_cannot_be_written_says_so_in_a_sentence(tmp_path: Path):
-    line = [*ERRAND, "keys", "new", "platform", "--file", tmp_path / "keys"]
+def test_subcommand_whose_output_cannot_be_written_says_so_in_a_sentence(tmp_path: Path):
+    line = [*PROGRAM, "keys", "new", "platform", "--file", tmp_path / "keys"]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(line, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 2
@@ -478,11 +478,11 @@ def test_errand_whose_output_cannot_be_written_says_so_in_a_sentence(tmp_path: P
 
 
 @pytest.mark.parametrize("number", [1, 3000])
-def test_errand_whose_reader_has_had_enough_says_nothing(number: int, tmp_path: Path):
+def test_subcommand_whose_reader_has_had_enough_says_nothing(number: int, tmp_path: Path):
     record = KeyRecord(key_id="0" * 12, label="a", role="score", sha256="0" * 64, created_at="now")
     many = [record.model_copy(update={"key_id": f"{one:012x}"}) for one in range(number)]
     write_keys(tmp_path / "keys", many)
-    line = [*ERRAND, "keys", "list", "--file", tmp_path / "keys"]
+    line = [*PROGRAM, "keys", "list", "--file", tmp_path / "keys"]
     with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
