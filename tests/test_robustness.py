@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from evaluated_runs import make_run
+from lesion_triage import console
 from lesion_triage.cli import main
 
 
@@ -25,6 +27,22 @@ def test_a_number_that_nothing_can_be_drawn_with_is_refused_before_the_test_spli
     assert stopped.value.code == 2
     assert f"{option}: expected a whole number from {least} up, found '{value}'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_photograph_that_cannot_be_shown_is_told_before_minutes_of_corruptions(
+    tmp_path, capsys, monkeypatch
+):
+    """A folder of something else is not cleaned by anyone, and nothing is written after such an error."""
+    monkeypatch.setattr(console, "_LINE_EVERY_SECONDS", 0.0)  # every step of the progress is a line
+    run = make_run(tmp_path / "run", cases=20)
+    other = tmp_path / "other"
+    (other / "album.jpg").mkdir(parents=True)  # a folder is no photograph, whatever its name
+    (other / "1.jpg").write_bytes(b"no picture")
+    command = ["robustness", str(run), "--out", str(tmp_path / "out"), "--show", f"cats={other}"]
+    assert main([*command, "--severities", "1"]) == 2
+    said = capsys.readouterr()
+    assert "1.jpg: The file is not a JPEG, PNG or WEBP picture" in said.err
+    assert "corrupting" not in said.out
 
 
 def test_two_folders_of_one_name_are_refused_and_none_is_left_out(tmp_path, capsys):

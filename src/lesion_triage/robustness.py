@@ -72,12 +72,13 @@ def act(arguments: argparse.Namespace) -> int:
     bundle = open_bundle(run.folder / "bundle")
     _note_opening(run, bundle)
     cases = _cases(run, arguments.others, arguments.seed)
+    # First, since one file that is no photograph ends the command, and corrupting takes minutes.
+    echo("  showing photographs of something else")
+    shown = robustness.measure_foreign(bundle, cases, foreign, seed=arguments.seed)
     with progress_bar("corrupting photographs") as tick:
         rows = robustness.measure_corruptions(
             bundle, cases, severities=arguments.severities, seed=arguments.seed, progress=tick
         )
-    echo("  showing photographs of something else")
-    shown = robustness.measure_foreign(bundle, cases, foreign, seed=arguments.seed)
     document = {
         "format": FORMAT,
         "bundle_name": bundle.header.name,
@@ -197,7 +198,7 @@ def _parse_named_folder(text: str) -> tuple[str, list[Path]]:
 
 
 def _find_pictures(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES)
+    return (path for path in folder.rglob("*") if path.suffix.lower() in _PICTURES and path.is_file())
 
 
 def _note_opening(run: Run, bundle: Bundle) -> None:
