@@ -171,6 +171,38 @@ def test_a_lesion_whose_pictures_disagree_goes_up(dataset: Dataset, other: str) 
     assert built.findings["the photograph's own needs_in_person was not True and became so"] == ("b.jpg",)
 
 
+@pytest.mark.parametrize(
+    ("ending", "damage"),
+    [
+        ("jpg", Path.unlink),
+        ("jpg", lambda path: path.write_bytes(path.read_bytes()[:200])),
+        ("bmp", lambda path: None),
+    ],
+)
+@pytest.mark.parametrize("other", ["0", ""])
+def test_a_lesion_goes_up_for_a_picture_that_cannot_be_used(
+    dataset: Dataset, ending: str, damage: Callable[[Path], object], other: str
+) -> None:
+    cells = [
+        {"image": f"a.{ending}", "needs_in_person": "1", "lesion_id": "L"},
+        {"image": "b.jpg", "needs_in_person": other, "lesion_id": "L"},
+        *({**row, "needs_in_person": "0"} for row in rows(10)),
+    ]
+    root = dataset(cells)
+    damage(root / f"a.{ending}")
+    built = manifests.build(FOLDER, root)
+    assert list(built.dropped.values()) == [(f"a.{ending}",)]
+    assert {r.image_id for r in built.records if r.needs_in_person} == {"b.jpg"}
+    assert ("L",) in built.findings.values()
+    assert built.findings["the photograph's own needs_in_person was not True and became so"] == ("b.jpg",)
+
+
+def test_more_than_a_tenth_of_bmp_files_are_refused(dataset: Dataset) -> None:
+    cells = [*rows(8), {"image": "a.bmp", "needs_in_person": "0", "lesion_id": "A"}]
+    with pytest.raises(ManifestError, match=r"1 of the 9 pictures .*save it as PNG: 1, such as 'a\.bmp'"):
+        manifests.build(FOLDER, dataset(cells))
+
+
 def test_unknown_beside_false_stays_unknown(dataset: Dataset) -> None:
     cells = [
         {"image": "a.jpg", "needs_in_person": "0", "lesion_id": "L"},

@@ -6,7 +6,7 @@ Imports records, grouping, duplicates and the exception tree.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -53,12 +53,17 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
 
 
 def reconcile_labels(
-    records: Sequence[Record], found: Duplicates
+    records: Sequence[Record], found: Duplicates, positive_lesions: Collection[str] = ()
 ) -> tuple[list[Record], dict[str, tuple[str, ...]]]:
     """Label every picture of a lesion True if any of them is True: a case goes up, never down.
 
     The same applies to lesions that share a file, or the same pixels. Pictures that only look alike keep
     their labels: a similarity measurement never changes a label.
+
+    Args:
+        records: whose labels are settled.
+        found: the copies among them.
+        positive_lesions: lesions that need an in-person visit by a picture that may not be among the records.
 
     Returns:
         The records in the order given. As findings: lesions whose pictures disagreed, lesions raised by a
@@ -79,11 +84,13 @@ def reconcile_labels(
     own: dict[str, set[bool | None]] = {}
     for record in records:
         own.setdefault(record.lesion_id, set()).add(record.needs_in_person)
+    for lesion in own.keys() & positive_lesions:
+        own[lesion].add(True)
     raised: set[str] = set()
     for group in connected_groups(records, keys_of):
-        labels = {record.needs_in_person for record in group}
-        if True in labels and len(labels) > 1:
-            raised.update(record.lesion_id for record in group if own[record.lesion_id] != {True})
+        lesions = {record.lesion_id for record in group}
+        if any(True in own[lesion] for lesion in lesions):
+            raised.update(lesion for lesion in lesions if own[lesion] != {True})
     if not raised:
         return list(records), {}
     settled = [

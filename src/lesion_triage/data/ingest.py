@@ -23,7 +23,7 @@ from lesion_triage.config import Roots
 from lesion_triage.console import ProgressCallback
 from lesion_triage.data import perceptual_hash, picture_files
 from lesion_triage.data.perceptual_hash import SIDE_PX, Descriptors
-from lesion_triage.data.records import RawRecord, Record
+from lesion_triage.data.records import Listing, RawRecord, Record
 from lesion_triage.errors import ImageError, ManifestError
 
 MAX_DROPPED_SHARE = 0.10
@@ -80,10 +80,14 @@ def read_pictures(
     return records, kept, {reason: tuple(names) for reason, names in dropped.items()}
 
 
-def add_missing(dropped: Mapping[str, Sequence[str]], missing: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The account of dropped pictures, plus those that a reader did not find."""
-    names = (*dropped.get(MISSING, ()), *missing)
-    return {reason: tuple(found) for reason, found in dropped.items()} | ({MISSING: names} if names else {})
+def add_unread(dropped: Mapping[str, Sequence[str]], listing: Listing) -> dict[str, tuple[str, ...]]:
+    """The account of dropped pictures, plus those that a reader did not find, or that the server refuses."""
+    missing = (*dropped.get(MISSING, ()), *listing.missing)
+    refused = {
+        reason: [record.image_id for record in left_out] for reason, left_out in listing.refused.items()
+    }
+    account = {**dropped, **refused, **({MISSING: missing} if missing else {})}
+    return {reason: tuple(names) for reason, names in account.items()}
 
 
 def refuse_wrong_folder(

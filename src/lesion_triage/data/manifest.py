@@ -14,8 +14,9 @@ import io
 import json
 import operator
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,7 +118,8 @@ def build(
     """Read a dataset's table and every picture it names.
 
     A picture that is missing or unusable is dropped and accounted for in ``dropped``. If pictures of one
-    lesion disagree on ``needs_in_person``, the whole lesion becomes True: a case goes up, never down.
+    lesion disagree on ``needs_in_person``, the whole lesion becomes True, even if the picture that says so is
+    dropped: a case goes up, never down.
 
     Args:
         config: names the source and what its reader needs.
@@ -133,12 +135,14 @@ def build(
     """
     root = sources.folders(config, root)
     listing = sources.read(root, config, progress)
-    consistency.refuse_ambiguous(listing.records)
+    listed = [*listing.records, *chain.from_iterable(listing.refused.values())]
+    consistency.refuse_ambiguous(listed)
     records, descriptors, unusable = ingest.read_pictures(root, listing.records, pixels, progress)
-    dropped = ingest.add_missing(unusable, listing.missing)
+    dropped = ingest.add_unread(unusable, listing)
     ingest.refuse_wrong_folder(root, listing.records, len(records), dropped)
     dropped = {**listing.dropped, **dropped}
-    settled, copies, findings = resolve_duplicates(records, descriptors)
+    positive_lesions = {record.lesion_id for record in listed if record.needs_in_person}
+    settled, copies, findings = resolve_duplicates(records, descriptors, positive_lesions)
     return Manifest(
         records=settled,
         source=" + ".join(config.folders),
@@ -151,7 +155,7 @@ def build(
 
 
 def resolve_duplicates(
-    records: Sequence[Record], descriptors: Descriptors
+    records: Sequence[Record], descriptors: Descriptors, positive_lesions: Collection[str] = ()
 ) -> tuple[tuple[Record, ...], tuple[DuplicatePair, ...], dict[str, tuple[str, ...]]]:
     """Sort records, find copies among them, resolve their labels and join their units.
 
@@ -160,6 +164,7 @@ def resolve_duplicates(
     Args:
         records: in any order.
         descriptors: in the same order.
+        positive_lesions: lesions that need an in-person visit by a picture that may not be among the records.
 
     Returns:
         The records ordered by image id, the pairs of copies, and the findings.
@@ -170,7 +175,7 @@ def resolve_duplicates(
         [record.sha256 for record in ordered], descriptors.take(np.array(order, dtype=np.intp))
     )
     repeated = consistency.identical_files(ordered)
-    settled, raised = consistency.reconcile_labels(ordered, found)
+    settled, raised = consistency.reconcile_labels(ordered, found, positive_lesions)
     joined, remarks = consistency.join_duplicates(settled, found)
     copies = (
         DuplicatePair(

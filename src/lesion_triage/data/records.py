@@ -109,6 +109,9 @@ class Listing:
     """Pictures that the table names but the folder lacks."""
     dropped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Reason -> pictures that are left out for it although their files are there."""
+    refused: Mapping[str, tuple[RawRecord, ...]] = field(default_factory=dict)
+    """Reason -> records of pictures that the server would refuse. They are left out like files that cannot be
+    read, and their labels still count for their lesions."""
     findings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Remark -> names of the kept records that it concerns."""
 

@@ -52,6 +52,13 @@ def test_all_datasets_together_make_one_manifest(tmp_path: Path) -> None:
     assert len(built.citation) == len(made_sources.MADE)
 
 
+def test_a_bmp_file_of_a_part_still_counts_for_its_lesion() -> None:
+    left_out = raw("a.bmp", lesion_id="L", needs_in_person=True)
+    own = Listing(records=(raw("b.jpg", lesion_id="L"),), citation=(), refused={"bmp": (left_out,)})
+    merged = mixture.merge_listings([(Part(source="folder"), own)])
+    assert {merged.refused["bmp"][0].lesion_id} == {record.lesion_id for record in merged.records}
+
+
 def test_a_picture_of_the_archive_in_two_datasets_is_kept_once_and_counted(tmp_path: Path) -> None:
     config = mixed(tmp_path, "isic_2018", "ham10000", "isic_2019")
     built = manifests.build(config, tmp_path)

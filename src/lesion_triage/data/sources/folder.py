@@ -65,6 +65,7 @@ COLUMN_ALIASES: Mapping[str, str] = {
 }
 """Common names of columns that are too different from ours to be guessed."""
 
+EMPTY_ROW = "an empty row of the table"
 BMP = "a BMP file, which the server refuses; save it as PNG"
 """Only datasets published as BMP are converted: whatever is learnt from must be possible to send."""
 
@@ -91,13 +92,13 @@ def read(root: Path, table: str) -> Listing:
 
     Raises:
         DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside the
-            root, a duplicate picture, or only BMP files.
+            root, or a duplicate picture.
     """
     path = root / table
     records: list[RawRecord] = []
     without_lesion: list[str] = []
     empty: list[str] = []
-    bmp: list[str] = []
+    bmp: list[RawRecord] = []
     line_numbers: dict[str, int] = {}
     path_resolver = UnicodePathResolver(root)
     for number, row in _rows(path):
@@ -114,19 +115,17 @@ def read(root: Path, table: str) -> Listing:
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         if record.path.lower().endswith(".bmp"):
-            bmp.append(record.image_id)
+            bmp.append(record)
             continue
         records.append(replace(record, path=path_resolver.resolve(record.path)))
         if not row.get("lesion_id"):
             without_lesion.append(record.image_id)
-    if bmp and not records:
-        raise DataError(f"{path}: every picture that it names is a BMP file; save them as PNG.")
-    dropped = {"an empty row of the table": empty, BMP: bmp}
     remark = "no lesion_id, so each picture counts as a lesion of its own"
     return Listing(
         records=tuple(records),
         citation=_citation(records),
-        dropped={reason: tuple(names) for reason, names in dropped.items() if names},
+        dropped={EMPTY_ROW: tuple(empty)} if empty else {},
+        refused={BMP: tuple(bmp)} if bmp else {},
         findings={remark: tuple(sorted(without_lesion))} if without_lesion else {},
     )
 

@@ -43,6 +43,7 @@ def merge_listings(parts: Iterable[tuple[Part, Listing]]) -> Listing:
     missing: list[str] = []
     dropped: dict[str, list[str]] = {}
     findings: dict[str, list[str]] = {}
+    refused: dict[str, list[RawRecord]] = {}
     citation: list[str] = []
     for part, listing in parts:
         consistency.refuse_ambiguous(listing.records)
@@ -51,6 +52,8 @@ def merge_listings(parts: Iterable[tuple[Part, Listing]]) -> Listing:
         for into, found in ((dropped, listing.dropped), (findings, listing.findings)):
             for reason, names in found.items():
                 into.setdefault(reason, []).extend(_qualified_id(name, part) for name in names)
+        for reason, left_out in listing.refused.items():
+            refused.setdefault(reason, []).extend(_qualified(record, part) for record in left_out)
         citation.extend(line for line in listing.citation if line not in citation)
     kept, merge_findings = _deduplicate(records)
     if copies := merge_findings.pop(SAME_PICTURE, ()):
@@ -62,6 +65,7 @@ def merge_listings(parts: Iterable[tuple[Part, Listing]]) -> Listing:
         citation=tuple(citation),
         missing=tuple(name for name in dict.fromkeys(missing) if name not in kept_ids),
         dropped={reason: tuple(names) for reason, names in dropped.items()},
+        refused={reason: tuple(left_out) for reason, left_out in refused.items()},
         findings={remark: tuple(sorted(names)) for remark, names in {**findings, **merge_findings}.items()},
     )
 
