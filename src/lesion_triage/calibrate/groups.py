@@ -1,7 +1,7 @@
 """Groups of positive units: formed, merged if small, and certified jointly.
 
-Imports numpy, bundle and this room. Every choice made here depends on how many units a group has and never
-on their scores, so the theorem of ``certificate`` holds for each group given its size.
+Imports numpy, bundle and this room. Every choice made here depends on how many units the groups have and
+never on their scores, so the theorem of ``certificate`` holds for each group given its size.
 
 Common threshold
     Let each group g be certified alone, at confidence 1 - d, by a threshold t_g, and let t be the lowest of
@@ -9,6 +9,15 @@ Common threshold
     the lowest q_g. If any group falls below the target then t > q_h, hence t_h > q_h, and that has a
     probability of at most d. So the promise holds for all groups at once without splitting the error, and
     groups may overlap. The price is specificity.
+
+    The argument needs one h, so the set of certified groups must be settled before the draw. If groups near
+    the minimum size are certified in some draws only, h changes with the sizes, and given the sizes of other
+    groups a group that overlaps them (everyone does) is no random draw: with few units of a difficult group
+    everyone looks easier, and just then the group is not certified. Still, for each set the probability that
+    exactly it is certified and any of it fails is at most d. Over all draws the error is at most (1 + D) d,
+    if each unit is in one group of each of D dimensions and none is merged: h is everyone or in a dimension;
+    given the sizes of its groups, the dimension's candidate for h is settled and fails with probability at
+    most d.
 
 Group thresholds
     Each of G groups has its own threshold t_g. Every group can then fail separately, so each is certified at
