@@ -108,3 +108,32 @@ def test_what_is_no_published_file_is_refused(
         path.write_text(content, encoding="utf-8")
     assert cli.main(["splits", str(tmp_path / "run"), "--verify", str(path)]) == 2
     assert "no published file of splits" in capsys.readouterr().err
+
+
+def test_the_run_s_own_file_is_not_overwritten(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "run" / splitting.FILE
+    before = own.read_bytes()
+    assert cli.main(["splits", str(tmp_path / "run"), "--publish", str(own)]) == 2
+    assert "the run's own file" in capsys.readouterr().err
+    assert own.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_a_sentence(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in (tmp_path / "nowhere" / "splits.json", tmp_path):
+        assert cli.main(["splits", str(tmp_path / "run"), "--publish", str(path)]) == 2
+        assert f"{path}: cannot be written" in capsys.readouterr().err
+
+
+def test_a_run_s_own_file_and_a_published_one_are_not_confused(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "run" / splitting.FILE
+    assert cli.main(["splits", str(tmp_path / "run"), "--verify", str(own)]) == 2
+    assert "no published file of splits" in capsys.readouterr().err
+    own.write_bytes(published.read_bytes())
+    assert cli.main(["splits", str(tmp_path / "run"), "--verify", str(published)]) == 2
+    assert "no complete file of splits" in capsys.readouterr().err

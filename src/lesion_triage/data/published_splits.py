@@ -39,6 +39,9 @@ def act(arguments: argparse.Namespace) -> int:
     manifest, digest = manifests.read(arguments.run)
     splits, _ = splitting.read(arguments.run, digest)
     if arguments.publish:
+        own = arguments.run / splitting.FILE
+        if arguments.publish.exists() and arguments.publish.samefile(own):
+            raise SplitError(f"{own}: the run's own file, which names pictures; publish under another name.")
         publish(manifest, splits, arguments.publish)
         echo(f"{arguments.publish}: {len(splits.assignment)} pictures, no name among them")
     else:
@@ -56,6 +59,9 @@ def publish(manifest: Manifest, splits: Splits, path: Path) -> None:
 
     A hash hides a name only from those who do not know it. The ids of a public archive can be tried one by
     one, and so can a clinic's if they are short numbers: publish only what may become known.
+
+    Raises:
+        SplitError: the file cannot be written.
     """
     content: dict[str, Any] = {
         "format": FORMAT,
@@ -69,7 +75,10 @@ def publish(manifest: Manifest, splits: Splits, path: Path) -> None:
         "pictures": {name: sorted(map(hash_image_id, splits.image_ids(name))) for name in SPLITS},
     }
     content["seal"] = sha256_of(canonical_json(content).encode())
-    write_atomically(path, canonical_json(content).encode())
+    try:
+        write_atomically(path, canonical_json(content).encode())
+    except OSError as error:
+        raise SplitError(f"{path}: cannot be written ({error.strerror}); choose another file.") from None
 
 
 def verify(splits: Splits, path: Path) -> str:
@@ -106,6 +115,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
         seal = content.pop("seal")
+        content["pictures"]  # a run's own file has the same seal, but names pictures
         is_unaltered = seal == sha256_of(canonical_json(content).encode()) and content["format"] == FORMAT
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SplitError(f"{path}: no published file of splits ({error}).") from None
