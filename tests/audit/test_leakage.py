@@ -8,6 +8,7 @@ from lesion_triage.audit import leakage
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Verdict
 from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.sources.folder import EMPTY_ROW
 
 
 @pytest.fixture
@@ -147,6 +148,15 @@ def test_copies_that_only_look_alike_and_have_two_labels_warn_and_are_named(clea
     assert found.verdict is Verdict.WARN
     assert len(found.local) == 40
     assert found.summary == "40 pictures have a copy with another label, 0 of them in the same file."
+
+
+def test_an_empty_row_of_the_table_is_no_lost_picture(clean):
+    empty = replace(clean[0], dropped={EMPTY_ROW: tuple(f"line {n}" for n in range(300))})
+    found = leakage.dropped_pictures(empty)
+    assert (found.verdict, found.summary) == (
+        Verdict.PASS,
+        "0 pictures of the table could not be used.",
+    )
 
 
 def test_dropped_and_unlabelled_pictures_are_counted(clean):

@@ -152,6 +152,15 @@ def test_a_cell_is_empty_in_the_audit_where_the_manifest_takes_it_for_unknown(ma
     assert found.empty["cases.csv: smoke"].all()
 
 
+def test_empty_rows_that_a_spreadsheet_leaves_do_not_hide_the_table(made, tmp_path):
+    records = made(50)[0].records
+    lines = [f"{one.image_id},{'' if n % 2 else 'yes'}" for n, one in enumerate(records)]
+    (tmp_path / "cases.csv").write_text("\n".join(["image,smoke", *lines, *["  ,"] * 200]))
+    found = raw_tables.empty_cells(tmp_path, records)
+    assert found.empty["cases.csv: smoke"].sum() == len(records) // 2
+    assert not found.unmatched
+
+
 def test_a_table_of_another_dialect_is_named_and_not_passed_over(made, tmp_path):
     known, splits = made(100)
     (tmp_path / "LICENSE").write_text("Free for all.\n")

@@ -11,6 +11,7 @@ from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import Finding, Measurement, Verdict, verdict_for, worst
 from lesion_triage.data.categorical import Bools, Categorical, Codes
 from lesion_triage.data.manifest import Manifest
+from lesion_triage.data.sources.folder import EMPTY_ROW
 from lesion_triage.data.split import SPLITS
 
 GROUPINGS = (
@@ -113,10 +114,11 @@ def contradictory_labels(columns: Columns) -> Finding:
 
 
 def dropped_pictures(manifest: Manifest) -> Finding:
-    """What the manifest could not use."""
-    lost = sum(len(names) for names in manifest.dropped.values())
+    """What the manifest could not use; an empty row of a table names no picture."""
+    dropped = {reason: names for reason, names in manifest.dropped.items() if reason != EMPTY_ROW}
+    lost = sum(len(names) for names in dropped.values())
     share = lost / max(lost + len(manifest.records), 1)
-    reasons = ", ".join(f"{reason} {len(names)}" for reason, names in sorted(manifest.dropped.items()))
+    reasons = ", ".join(f"{reason} {len(names)}" for reason, names in sorted(dropped.items()))
     return Finding(
         "dropped_pictures",
         verdict_for(share, _DROPPED_SHARE, 1.0),

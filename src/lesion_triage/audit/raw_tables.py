@@ -104,7 +104,7 @@ def _empty_cells_of(path: Path, rows: dict[str, int], records: int) -> dict[str,
         stream.seek(0)
         reader = csv.reader(stream, delimiter="\t" if tabs else ",", strict=True)
         header = [name.strip() for name in next(reader, [])]
-        lines = (cells for cells in reader if cells)
+        lines = (cells for cells in reader if any(map(str.strip, cells)))  # a spreadsheet leaves empty rows
         probed = list(islice(lines, _ROWS_TO_PROBE))
         key = _picture_column(probed, len(header), rows)
         if key is None:
