@@ -280,6 +280,50 @@ def test_a_word_that_fills_an_empty_cell_joins_no_strangers(tmp_path: Path, colu
     assert f"line 3: {column} is '{word}', which in tables means unknown" in str(caught.value)
 
 
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("12", "12.0"),
+        ("007", "7"),
+        ("P1", "p1"),
+        ("A  1", "A 1"),
+        (normalize("NFC", "Jos\u00e9-1"), normalize("NFD", "Jos\u00e9-1")),
+    ],
+)
+def test_two_spellings_of_one_name_do_not_become_two_people(
+    tmp_path: Path, column: str, one: str, other: str
+) -> None:
+    table = f"image,needs_in_person,{column}\na.png,1,{one}\nb.png,0,x\nc.png,0,{other}\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        folder.read(tmp_path, "cases.csv")
+    assert f"line 4: {column} is '{other}' here and '{one}' in line 2" in str(caught.value)
+
+
+def test_names_that_differ_are_kept_as_they_are(tmp_path: Path) -> None:
+    names = ["1", "10", "100", "1.1", "1.10", "1-0", "0", "7.0", "P1", "P01", "P10", "1e5"]
+    rows = "".join(f"{n}.png,1,{name}\n" for n, name in enumerate(names))
+    (tmp_path / "cases.csv").write_text(f"image,needs_in_person,lesion_id\n{rows}", encoding="utf-8")
+    assert [record.lesion_id for record in folder.read(tmp_path, "cases.csv").records] == names
+
+
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+@pytest.mark.parametrize(
+    "word", ["1.23457E+11", '"1,23457E+11"', "1e+05", "########", "#VALUE!", "#NAME?", "#DIV/0!"]
+)
+def test_what_a_spreadsheet_writes_for_any_long_number_joins_no_strangers(
+    tmp_path: Path, column: str, word: str
+) -> None:
+    table = f"image,needs_in_person,{column}\na.png,1,{word}\n"
+    (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        folder.read(tmp_path, "cases.csv")
+    sentence = str(caught.value)
+    assert f"line 2: {column} is '" in sentence
+    assert "which a spreadsheet writes in place of a long number" in sentence
+
+
 @pytest.mark.parametrize("word", ["Nan-1", "0", "none of these", "Naomi"])
 def test_a_name_that_only_begins_like_such_a_word_is_one(tmp_path: Path, word: str) -> None:
     table = f"image,needs_in_person,lesion_id\na.png,1,{word}\n"

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
@@ -69,6 +70,11 @@ EMPTY_ROW = "an empty row of the table"
 BMP = "a BMP file, which the server refuses; save it as PNG"
 """Only datasets published as BMP are converted: whatever is learnt from must be possible to send."""
 
+ID_COLUMNS = ("lesion_id", "patient_id")
+_ALTERED_BY_SPREADSHEET = re.compile(r"[0-9]([.,][0-9]+)?e\+[0-9]+|#+|#[a-z/0]+[!?]", re.IGNORECASE)
+"""1.23457E+11, ######## and #VALUE!, for instance."""
+_WHOLE_NUMBER = re.compile(r"^0*([0-9]+?)(?:\.0*)?$")
+
 _BOOLEANS: Mapping[str, bool | None] = {
     "true": True,
     "yes": True,
@@ -92,7 +98,7 @@ def read(root: Path, table: str) -> Listing:
 
     Raises:
         DataError: no such table, a column unknown or missing, a cell that cannot be read, a path outside the
-            root, or a duplicate picture.
+            root, a duplicate picture, or a name spelt in two ways or altered by a spreadsheet.
     """
     path = root / table
     records: list[RawRecord] = []
@@ -100,6 +106,7 @@ def read(root: Path, table: str) -> Listing:
     empty: list[str] = []
     bmp: list[RawRecord] = []
     line_numbers: dict[str, int] = {}
+    spellings: dict[tuple[str, str], tuple[str, int]] = {}
     path_resolver = UnicodePathResolver(root)
     for number, row in _rows(path):
         if not any(row.values()):
@@ -108,6 +115,7 @@ def read(root: Path, table: str) -> Listing:
         try:
             record = _record(row)
             refuse_invalid_group_names(record)
+            _refuse_second_spelling(row, number, spellings)
             if (first := line_numbers.setdefault(record.image_id, number)) != number:
                 raise DataError(
                     f"image '{record.image_id}' is already in line {first}; keep one row for each."
@@ -244,8 +252,14 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         raise DataError(
             f"needs_in_person is '{row['needs_in_person']}'; expected true, yes, 1, false, no, 0 or nothing."
         )
-    for name in ("lesion_id", "patient_id"):
-        refuse_missing_marker(name, row.get(name, ""))
+    for name in ID_COLUMNS:
+        cell = row.get(name, "")
+        refuse_missing_marker(name, cell)
+        if _ALTERED_BY_SPREADSHEET.fullmatch(cell):
+            raise DataError(
+                f"{name} is '{cell}', which a spreadsheet writes in place of a long number or an error, so "
+                "strangers could share it; export the column as text, or use another name."
+            )
     return RawRecord(
         image_id=image,
         path=image,
@@ -258,6 +272,33 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         history=history_json(row, QUESTIONS),
         **{name: _cell_text(row, name) for name in TEXT_COLUMNS},
     )
+
+
+def _refuse_second_spelling(
+    row: Mapping[str, str], number: int, spellings: dict[tuple[str, str], tuple[str, int]]
+) -> None:
+    """Raise for a second spelling of one lesion or patient: as two names it could be in two splits.
+
+    Args:
+        row: cells by column.
+        number: its line.
+        spellings: the first spelling of each name and its line, by column and normal form; extended.
+    """
+    for column in ID_COLUMNS:
+        if not (name := row.get(column, "")):
+            continue
+        first, line = spellings.setdefault((column, _normal_form(name)), (name, number))
+        if first != name:
+            raise DataError(
+                f"{column} is '{name}' here and '{first}' in line {line}, which are probably one; spell it "
+                "in one way, or use names that differ in more than case, blanks, leading zeros and '.0'."
+            )
+
+
+def _normal_form(name: str) -> str:
+    """One form for the spellings that programs and people mix: 7, 07 and 7.0; A1 and a1; é in either form."""
+    text = " ".join(normalize("NFKC", name).casefold().split())
+    return _WHOLE_NUMBER.sub(r"\1", text)
 
 
 def _cell_text(row: Mapping[str, str], name: str) -> str:
