@@ -276,6 +276,45 @@ def test_joint_confidence_is_exact_for_settled_groups_but_not_if_the_draw_decide
     assert error < sum(broken.values()) <= 2 * error, "over all draws it does only up to the documented limit"
 
 
+def test_joint_confidence_is_exact_given_the_composition_whatever_groups_that_leaves_certifiable():
+    """All outcomes of 100 cases for several numbers of difficult ones; 14 are needed to certify them.
+
+    A difficult case scores 0.1 (just over a fifth of them) or 0.2, an easy one 0.2 (one in ten) or 0.9. So
+    a threshold above 0.1 breaks the promise to the group, and one above 0.2 that to everyone in this mix, if
+    difficult and low easy cases are more than a fifth of it.
+    """
+    units, target, confidence, lowest_share, low_share = 100, 0.8, 0.95, 0.2 + 1e-9, 0.1
+    broken: dict[int, float] = {}
+    for size in (5, 10, 13, 14, 17, 20, 40, 60):
+        certifiable = size >= 14
+        everyone_breaks_above_02 = size + (units - size) * low_share > units * (1 - target)
+        broken[size] = 0.0
+        easy = units - size
+        for lowest in range(size + 1):
+            for low in range(easy + 1):
+                chance = binom.pmf(lowest, size, lowest_share) * binom.pmf(low, easy, low_share)
+                if chance < 1e-7:
+                    continue
+                group = np.repeat([0.1, 0.2], [lowest, size - lowest])
+                everyone = np.concatenate([group, np.repeat([0.2, 0.9], [low, easy - low])])
+                made = groups((ALL_UNITS, everyone), ("difficult", group))
+                joint = certify_jointly(made, [BY_SEX], "common_threshold", target, confidence)
+                assert (("sex", "difficult") in joint.own_thresholds) == certifiable
+                limit = 0.1 if certifiable else 0.2 if everyone_breaks_above_02 else 0.9
+                broken[size] += chance * (joint.threshold > limit)
+    assert max(broken.values()) <= 1 - confidence
+    assert broken[13] > 0 and broken[14] > 0.02, "it can break, without the group and with it"
+
+
+@pytest.mark.parametrize("confidence", [0.7, 0.8, 0.9, 0.95, 0.99])
+@pytest.mark.parametrize("target", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_hoeffdings_condition_holds_for_every_allowance(confidence, target):
+    """The binomial bounds a sum of unequal Bernoulli variables up to its mean less one."""
+    for size in (*range(1, 500), *range(500, 5000, 100)):
+        allowed = allowed_misses(size, target, confidence)
+        assert allowed is None or allowed <= size * (1 - target) - 1 + 1e-9
+
+
 def looks(*confidences):
     """Earlier looks at the same cases."""
     first = look_from_certificate(certified()[1], "e" * 64)

@@ -10,14 +10,20 @@ Common threshold
     probability of at most d. So the promise holds for all groups at once without splitting the error, and
     groups may overlap. The price is specificity.
 
-    The argument needs one h, so the set of certified groups must be settled before the draw. If groups near
-    the minimum size are certified in some draws only, h changes with the sizes, and given the sizes of other
-    groups a group that overlaps them (everyone does) is no random draw: with few units of a difficult group
-    everyone looks easier, and just then the group is not certified. Still, for each set the probability that
-    exactly it is certified and any of it fails is at most d. Over all draws the error is at most (1 + D) d,
-    if each unit is in one group of each of D dimensions and none is merged: h is everyone or in a dimension;
-    given the sizes of its groups, the dimension's candidate for h is settled and fails with probability at
-    most d.
+Composition
+    Which groups are certified or merged depends on their sizes. So the joint promise is exact given the
+    composition: how many of the positive units are in each combination of groups. Given it, the set of
+    certified groups is settled, and h is the lowest for groups mixed as in the sample. The units of h are
+    independent but need not be of one law, so the number of its n units with a score of at most q_h is a sum
+    of unequal Bernoulli variables of mean at least n (1 - target). That it is at most the m that n units are
+    allowed has at most the binomial probability, since m <= n (1 - target) - 1 for a confidence of at least
+    0.7 (Hoeffding 1956, Ann. Math. Stat. 27:713, theorem 4). The same holds for merged groups.
+
+    If the composition is drawn too, each certified group that is not merged keeps its promise by itself. But
+    all together may fail more often than d: with few units of a difficult group everyone looks easier, and
+    just then the group is too small to be certified. In all it is at most (1 + D) d, if each unit is in one
+    group of each of D dimensions and none is merged: h is everyone or in a dimension; given the sizes of its
+    groups, the dimension's candidate for h is settled and fails with probability at most d.
 
 Group thresholds
     Each of G groups has its own threshold t_g. Every group can then fail separately, so each is certified at

@@ -37,7 +37,8 @@ _UNITS: dict[Unit, str] = {
 _RULES: dict[Rule, str] = {
     "common_threshold": (
         "One threshold serves everyone: the lowest that any certified group needs. So all their promises "
-        "hold together with the stated confidence."
+        "hold together with the stated confidence, for future cases in which these groups are as frequent as "
+        "among the calibration cases."
     ),
     "group_thresholds": (
         "Each certified group has a threshold of its own and an equal share of the error, so all their "
