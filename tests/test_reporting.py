@@ -102,6 +102,8 @@ def test_runs_without_a_common_case_are_not_compared(runs, tmp_path, capsys):
         (["report", "RUN", "--out", "OTHER/report"], "choose a folder outside it"),
         (["compare", "RUN", "OTHER", "--out", "OTHER/report"], "choose a folder outside it"),
         (["compare", "RUN", "OTHER", "--out", "RUN/bundle/compared"], "own bundle is never overwritten"),
+        (["transfer", "BUNDLE", "CONFIG", "--out", "RUN/report"], "own report is never overwritten"),
+        (["robustness", "RUN", "--out", "RUN/report"], "own report is never overwritten"),
         (["compare", "RUN", "OTHER", "--out", "RUN/config.yaml/compared"], "Not a directory"),
         (["report", "RUN", "--out", "RUN/config.yaml/again"], "Not a directory"),
         (["report", "RUN/bundle/none", "--out", "OUT"], "expected the folder of an evaluated run"),

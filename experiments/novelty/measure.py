@@ -172,7 +172,7 @@ def _run(
         picture = decode(data, settings.pixels)
         names = ["logit", "embedding", "levels"]
         found = session.run(names, {"pixels": picture.pixels[np.newaxis]})
-        fine = assess_quality(picture, settings.calibrate.quality)[1] is None
+        fine = not assess_quality(picture, settings.calibrate.quality).refusals
         return {key: np.atleast_1d(value[0]) for key, value in zip(names, found, strict=True)}, fine
 
     results = []

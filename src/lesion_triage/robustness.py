@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
     foreign = _parse_named_folders(arguments.show)
+    pipeline.require_outside_runs(arguments.out)
     _make_folder(arguments.out)
     config = config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root, frozen=True)
     run = Run(config, arguments.run)

@@ -26,7 +26,7 @@ from lesion_triage.errors import BundleError, PredictionsError, RunError
 from lesion_triage.evaluate.decided_cases import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, markdown, measure_transfer
 from lesion_triage.predictions import Predictions
-from lesion_triage.runs import FROZEN_CONFIG, Run, record_test_opening
+from lesion_triage.runs import FROZEN_CONFIG, RUNS, Run, record_test_opening
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runs",
         type=Path,
-        default=Path("experiments/runs"),
+        default=RUNS,
         metavar="DIR",
         help="folder of all runs, where the dataset's manifest is kept (%(default)s)",
     )
@@ -62,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def act(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the two files."""
+    pipeline.require_outside_runs(arguments.out)
     _make_folder(arguments.out)  # fails now, and not after the scoring
     bundle = open_bundle(arguments.bundle)
     Scorer(bundle).self_test()

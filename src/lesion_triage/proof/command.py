@@ -15,11 +15,11 @@ from lesion_triage.console import echo
 from lesion_triage.proof import figures, page
 from lesion_triage.proof.findings import Findings, prove
 from lesion_triage.proof.pool import read, record
+from lesion_triage.runs import RUNS
 from lesion_triage.tracking import Tracker
 
 EXPERIMENT = Path("experiments/certificate-coverage")
 PAGE = Path("docs/proof.md")
-RUNS = Path("experiments/runs")
 
 _NAME = "certificate-coverage"
 _FEWEST_DRAWS = 100
