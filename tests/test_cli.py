@@ -150,6 +150,19 @@ def test_score_takes_all_photographs_as_one_case(tiny_bundle, picture_bytes, tmp
     assert json.loads(line)["answer"]["disposition"] == "needs_in_person"
 
 
+def test_score_prints_the_note_of_one_case_only(tiny_bundle, picture_bytes, tmp_path, capsys):
+    files = [tmp_path / "one.png", tmp_path / "other.png"]
+    for file in files:
+        file.write_bytes(picture_bytes("referred"))
+    words = ["score", str(tiny_bundle), *map(str, files), "--note"]
+    assert cli.main(words) == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "could be filed with another case" in printed.err
+    assert cli.main([*words, "--one-case"]) == 0
+    assert "What the system said" in capsys.readouterr().out
+
+
 def test_score_names_the_photograph_of_a_case_that_cannot_be_read(
     tiny_bundle, picture_bytes, tmp_path, capsys
 ):

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--catalogues", type=Path, metavar="DIR", help="a site's own message catalogues, see docs/messages.md"
     )
     parser.add_argument(
-        "--note", action="store_true", help="print the note for the clinical record instead of JSON"
+        "--note",
+        action="store_true",
+        help="print the note for the clinical record instead of JSON; of one case only",
     )
 
 
@@ -74,9 +76,14 @@ def score(
 
     Raises:
         BundleError: the bundle is incomplete or altered.
-        ScoringError: the history is not valid.
+        ScoringError: the history is not valid, or a note is asked for more than one case.
         ConfigError: there are no texts in this language.
     """
+    if note and len(images) > 1 and not one_case:
+        raise ScoringError(
+            f"--note: expected one case, found {len(images)}; a note names no photograph, and could be filed "
+            "with another case. Score them one by one, or add --one-case if all show one lesion."
+        )
     try:
         parsed_history = history_from_json(history)
     except ValidationError as error:
