@@ -337,6 +337,9 @@ async def serving(
     finally:
         server.close()
         listener.close()
+        for connection in list(state.connections):
+            connection.transport.abort()  # type: ignore[union-attr]
+        await asyncio.sleep(0.05)  # the loop closes their sockets in its next turns
 
 
 def run_on(loop: str, story: Coroutine[Any, Any, T]) -> T:
