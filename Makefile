@@ -10,7 +10,7 @@ SERVED := tests/bundle tests/serve tests/client tests/clinic/test_recertify.py t
 PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check docs
+.PHONY: help install check test test-slow test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -39,8 +39,11 @@ check: $(VENV)/.installed ## lint, types, import contracts: seconds
 	$(BIN)/mypy --num-workers $(TEST_WORKERS) || { test $$? -eq 2 && $(BIN)/mypy; }
 	$(BIN)/lint-imports
 
-test: check test-serve ## everything that CI runs; tests that test-serve runs are not run twice
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m 'not torture' $(SERVED:%=--ignore=%)
+test: check test-serve ## lint, types and all tests but the long ones; what test-serve ran is not run twice
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder $(SERVED:%=--ignore=%)
+
+test-slow: $(VENV)/.installed ## trainings in several processes, kills, clusters, every command that a page prints: minutes
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder -m 'slow or pages'
 
 test-serve: $(SERVE)/.installed ## the server's tests, in an environment without training libraries
 	$(SERVE)/bin/python -m pytest -n $(TEST_WORKERS) --dist loadfile $(SERVED)
@@ -95,7 +98,7 @@ torture-backlog: $(VENV)/.installed ## score a hundred thousand pictures, killed
 
 torture-service: $(VENV)/.installed ## 100,000 hostile pictures, ten times the load for a minute, 20 kills, a full disk
 	$(BIN)/python -m pytest -s -m torture tests/serve
-	$(BIN)/python -m pytest -q tests/serve/test_proof.py tests/serve/test_webhooks.py -k "kill or full"
+	$(BIN)/python -m pytest -q -m "not pages" tests/serve/test_proof.py tests/serve/test_webhooks.py -k "kill or full"
 	$(BIN)/python -m pytest -q tests/serve/test_audit_log.py tests/bundle/test_store.py -k flipped
 
 bench-peers: $(VENV)/.installed ## beside LitServe, BentoML and mlflow models serve; PEERS=DIR has their environments

@@ -39,11 +39,11 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files in which a test says that it takes long come first: at the end one worker would do them alone.
+    """Files that take long come first: at the end one worker would do them alone.
 
-    `make test` keeps this order; xdist by itself begins with the files of most tests, often the quick ones.
+    The Makefile keeps this order; xdist by itself begins with the files of most tests, often the quick ones.
     """
-    long = {item.path for item in items if any(map(item.get_closest_marker, ("slow", "timeout")))}
+    long = {item.path for item in items if any(map(item.get_closest_marker, ("first", "slow", "pages")))}
     items.sort(key=lambda item: item.path not in long)
 
 

@@ -43,6 +43,8 @@ from lesion_triage.errors import (
 from lesion_triage.pipeline import sealing
 from lesion_triage.tracking import Tracker
 
+pytestmark = pytest.mark.first
+
 SMALL = {
     "name": "small",
     "data": {"source": "synthetic", "synthetic": {"lesions": 240, "positive_share": 0.4}},
@@ -81,7 +83,6 @@ def run(home, load) -> runs.Run:
     return pipeline.run_verb("run", load(), home / "runs")
 
 
-@pytest.mark.slow
 def test_the_pipeline_leaves_every_file_that_it_promises(run):
     for name in (
         "config.yaml",

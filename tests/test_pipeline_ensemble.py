@@ -29,6 +29,8 @@ from lesion_triage.tracking import Tracker
 from lesion_triage.train import checkpoint
 from lesion_triage.train.losses import lowest_logit
 
+pytestmark = pytest.mark.first
+
 SMALL = {
     "name": "several",
     "data": {"source": "synthetic", "synthetic": {"lesions": 100, "positive_share": 0.4}},
@@ -287,6 +289,7 @@ def stopped_in_its_student(load, folder: Path) -> None:
         pipeline.run_verb("train", load(*STUDENT, "train.checkpoint_minutes=0"), folder / "runs")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_an_ensemble_killed_in_its_second_member_and_stopped_in_its_student_changes_no_bit(
     home, student, members, load, tmp_path, capsys
@@ -317,6 +320,7 @@ def test_resume_refuses_an_ensemble_of_which_nothing_is_there(home, average, loa
         pipeline.run_verb("train", load(*STUDENT), tmp_path / "runs", resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_fresh_trains_every_member_anew_with_a_curve_of_its_own_in_mlflow(
     home, members, load, tmp_path, capsys

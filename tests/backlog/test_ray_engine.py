@@ -16,6 +16,8 @@ import tiny_bundle as tiny
 from lesion_triage import cli
 
 KINDS: tuple[tiny.Kind, ...] = ("referred", "below", "black", "unfamiliar")
+pytestmark = pytest.mark.slow  # Ray starts and ends clusters
+
 PROGRAM = "import sys; from lesion_triage import cli; sys.exit(cli.main())"
 CASES = 60
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
@@ -122,7 +124,6 @@ def listening(pid: int) -> set[str]:
     return found
 
 
-@pytest.mark.slow
 def test_two_nodes_write_the_same_files_as_one_process(bundle, backlog, local, address, tmp_path):
     nodes = subprocess.run(
         [sys.executable, "-c", _COUNT],

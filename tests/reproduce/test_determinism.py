@@ -58,6 +58,7 @@ def second_run(tmp_path_factory) -> Path:
     return run_stage(tmp_path_factory.mktemp("again"), "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "file",
     [

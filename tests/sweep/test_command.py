@@ -135,6 +135,7 @@ def test_the_output_says_what_choosing_on_validation_means(undisturbed, capsys):
     assert "certificate does not rest on them" in out
 
 
+@pytest.mark.slow
 def test_kill_9_within_an_epoch_and_the_same_command_end_as_the_undisturbed_sweep(
     undisturbed, data, tmp_path, capsys
 ):

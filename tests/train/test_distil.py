@@ -130,6 +130,7 @@ def test_a_student_that_was_stopped_goes_on_to_the_same_bits_and_leaves_its_teac
     assert all(same(weights(folder), old) for folder, old in zip(teachers, before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_processes_train_members_and_student_one_after_the_other_as_one_process_does(tmp_path):
     """Each training starts a second process of its own. Backbone without batch statistics, no dropout."""

@@ -85,6 +85,7 @@ def test_two_processes_give_the_curve_of_one(whole, tmp_path, strategy):
     assert_the_same(*whole, json.loads(line.removeprefix("losses ")), weights(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_backbone_with_buffers_that_are_no_state_trains_on_two_processes_as_on_one(tmp_path):
     """Relative positions of swin, eva and others are buffers that the checkpoint does not hold."""
     recipe = {**RECIPE, "backbone": "eva02_tiny_patch14_224", "epochs": 1, "batch_size": 24}
@@ -105,6 +106,7 @@ def test_fsdp_refuses_weights_that_are_single_numbers_in_one_sentence():
         TrainingState(Fabric(accelerator="cpu", devices=1), c, 2)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_the_training_goes_on_from_its_state(whole, tmp_path):
     process = start(tmp_path, devices=2, checkpoint_minutes=0)
     assert process.stdout is not None

@@ -79,6 +79,7 @@ def kill(folder: Path, after_batches: int, and_seconds: float, **more) -> list[s
     return lines
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_kill_9_in_the_middle_of_an_epoch_changes_no_bit(tmp_path, whole):
     kill(tmp_path, after_batches=2, and_seconds=0.0)
