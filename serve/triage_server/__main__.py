@@ -18,9 +18,7 @@ def main() -> int:
     Returns:
         As ``triage_server.cli.main``.
     """
-    is_subcommand = bool(sys.argv[1:]) and not sys.argv[1].startswith(
-        "-"
-    )  # a subcommand; a server has options only
+    is_subcommand = bool(sys.argv[1:]) and not sys.argv[1].startswith("-")  # a server has options only
     interruptible = is_subcommand and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if interruptible:
         signal.signal(signal.SIGINT, _break_off)
