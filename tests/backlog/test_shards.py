@@ -156,6 +156,16 @@ def test_a_folder_takes_one_version_of_each_decoder(table, score, capsys, monkey
     assert "another version of lesion-triage, onnxruntime, Pillow or a library" in capsys.readouterr().err
 
 
+def test_a_folder_of_an_older_format_is_not_continued(table, score, tmp_path, capsys):
+    score(table(SIX))
+    begun = tmp_path / "out" / "run.json"
+    begun.write_text(json.dumps({**json.loads(begun.read_text()), "format": 1}))
+    before = files_of(tmp_path / "out")
+    assert score(tmp_path / "cases.csv") == 2
+    assert "was not written by this release of score-batch; name another folder" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == before
+
+
 def test_a_folder_with_other_files_is_left_alone(table, score, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")

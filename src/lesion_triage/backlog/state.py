@@ -33,7 +33,7 @@ class Options(Document):
 class State(Document):
     """What a folder of results belongs to. Nothing else may be scored into it."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2  # 1: the list of cases had no hashes
     bundle_sha256: Sha256
     certificate_id: str
     listing_sha256: Sha256
