@@ -157,11 +157,12 @@ def test_a_folder_takes_one_version_of_each_decoder(table, score, capsys, monkey
 
 
 def test_a_folder_of_an_older_format_is_not_continued(table, score, tmp_path, capsys):
-    score(table(SIX))
+    cases = table(SIX)
+    score(cases)
     begun = tmp_path / "out" / "run.json"
     begun.write_text(json.dumps({**json.loads(begun.read_text()), "format": 1}))
     before = files_of(tmp_path / "out")
-    assert score(tmp_path / "cases.csv") == 2
+    assert score(cases) == 2
     assert "was not written by this release of score-batch; name another folder" in capsys.readouterr().err
     assert files_of(tmp_path / "out") == before
 
