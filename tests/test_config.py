@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lesion_triage import strict_yaml
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.config import Config
+from lesion_triage.config import Calibrate, Config
 from lesion_triage.config_file import DATA_ROOT_VARIABLE, load
 from lesion_triage.errors import ConfigError
 from lesion_triage.strict_yaml import parse
@@ -373,3 +373,7 @@ def test_the_share_of_teachers_decides_nothing_where_nobody_teaches(written):
             for share in (0.5, 0.9)
         )
         assert (one.identity_sha256() == other.identity_sha256()) is same
+
+
+def test_blanks_are_no_reason_for_a_second_look():
+    assert Calibrate(second_look=" ").second_look == ""

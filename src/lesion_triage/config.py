@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StringConstraints,
     model_validator,
 )
 
@@ -356,7 +357,7 @@ class Calibrate(Section):
     """Groups that must reach the target too, all of them together with this confidence."""
     rule: Rule = "common_threshold"
     """One threshold for everyone, at no loss of confidence; or one for each group, splitting the error."""
-    second_look: str = ""
+    second_look: Annotated[str, StringConstraints(strip_whitespace=True)] = ""
     """The reason for using calibration cases again that have chosen a threshold before; empty: refused."""
     calibrator: Literal["platt", "beta", "temperature", "isotonic", "venn_abers", "auto"] = "platt"
     """``auto`` takes the one with the lowest cross-fitted log loss on the validation cases."""

@@ -98,6 +98,16 @@ def test_what_a_site_chose_on_its_cases_before_it_counted_them_is_counted_agains
     assert any("had chosen a threshold once before" in said for said in certificate.assumptions)
 
 
+def test_drawn_pictures_are_not_counted_for_a_certificate_for_people(clinic, tmp_path, capsys):
+    drawn = clinic([(logit, needs, {"source": "synthetic"}) for logit, needs, _ in spread(65)])
+    arguments = tiny_bundle.seal_arguments()
+    for synthetic, status in ((False, 2), (True, 0)):
+        bundle = tmp_path / f"bundle-{synthetic}"
+        seal(bundle, **{**arguments, "synthetic": synthetic})
+        assert tally(bundle, drawn, "north", tmp_path / f"{synthetic}.json") == status
+    assert "drawn by a program" in capsys.readouterr().err
+
+
 def test_counts_of_a_version_that_told_no_looks_are_pooled(clinic, bundle, tmp_path):
     words = []
     for site in ("north", "south"):

@@ -300,6 +300,24 @@ def test_second_look_at_the_same_cases_must_be_asked_for_by_name(clinic, bundle,
     assert len(certificate.ledger) == 2
 
 
+def test_blanks_are_no_reason_for_a_second_look(clinic, bundle, tmp_path, capsys):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    assert recertify(bundle, cases, tmp_path / "two", "--target", "0.9", "--second-look", " ") == 2
+    assert "give the reason" in capsys.readouterr().err
+
+
+def test_looks_within_one_second_that_chose_the_same_threshold_all_count(clinic, bundle, tmp_path):
+    cases = clinic(spread(95))
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    other_looks(cases.with_name(ledger.LEDGER_FILE_NAME), {}, {"target_sensitivity": 0.94})
+    again = ["--target", "0.9", "--second-look", "asked"]
+    assert recertify(bundle, cases, tmp_path / "two", *again) == 0
+    certificate = open_bundle(tmp_path / "two").certificate
+    assert len(certificate.ledger) == 3
+    assert certificate.confidence_if_selected == pytest.approx(0.85)
+
+
 def test_the_very_same_look_again_gives_the_same_certificate(clinic, bundle, tmp_path):
     cases = clinic(spread(95))
     assert recertify(bundle, cases, tmp_path / "one") == 0
@@ -595,7 +613,9 @@ def test_no_page_promises_more_than_the_certificate(
 def test_free_text_makes_no_row_of_the_certificates_page(tmp_path, capsys):
     made = tiny_bundle.seal_arguments()
     forged = "x |\n| lower bound of the sensitivity | 0.9999 |"
-    certificate = made["certificate"].model_copy(update={"site": forged, "purpose": forged})
+    certificate = made["certificate"].model_copy(
+        update={"site": forged, "purpose": forged, "assumptions": (forged,), "issued_at": forged}
+    )
     looks = (ledger.look_from_certificate(certificate, certificate.policy_sha256),)
     seal(tmp_path / "old", **{**made, "certificate": certificate.model_copy(update={"ledger": looks})})
     assert main(["certificate", str(tmp_path / "old")]) == 0

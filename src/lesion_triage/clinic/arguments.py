@@ -76,14 +76,14 @@ def _share(text: str) -> float:
 
 
 def one_line(text: str) -> str:
-    """Free text for a certificate. Its page is line-based, so a line break could forge a line.
+    """Free text for a certificate, without blanks around it. A line break could forge a line of its page.
 
     Raises:
         argparse.ArgumentTypeError: a line break or another character that cannot be printed.
     """
     if not text.isprintable():
         raise argparse.ArgumentTypeError("expected one line of printable characters")
-    return text
+    return text.strip()
 
 
 def _site(text: str) -> str:

@@ -29,7 +29,7 @@ def page(bundle: Bundle) -> str:
     """The certificate of a bundle as Markdown, for people; ``certificate.json`` is for programs."""
     certificate = bundle.certificate
     lines = [
-        f"# Certificate {certificate.certificate_id()} of {bundle.header.name}",
+        f"# Certificate {certificate.certificate_id()} of {_line(bundle.header.name)}",
         "",
         *(_DRAWN if bundle.header.synthetic else ()),
         english_catalogue().notice,
@@ -50,7 +50,7 @@ def page(bundle: Bundle) -> str:
         "",
         "## It holds only if",
         "",
-        *(f"- {said}" for said in certificate.assumptions),
+        *(f"- {_line(said)}" for said in certificate.assumptions),
         "",
         "## Earlier looks",
         "",
@@ -62,7 +62,7 @@ def page(bundle: Bundle) -> str:
 def _facts(bundle: Bundle, certificate: Certificate) -> Iterator[str]:
     yield "| | |"
     yield "|---|---|"
-    yield f"| issued | {certificate.issued_at}, {_cell(certificate.purpose)} |"
+    yield f"| issued | {_cell(certificate.issued_at)}, {_cell(certificate.purpose)} |"
     yield f"| site | {_cell(certificate.site) or 'the data that the model came with'} |"
     yield f"| rule | {certificate.rule.replace('_', ' ')}, by {certificate.method.replace('_', ' ')} |"
     yield f"| unit | {certificate.unit}; {certificate.aggregation} over photographs |"
@@ -80,7 +80,8 @@ def _abstained(certificate: Certificate) -> str:
 
 def _row(row: GroupRow) -> str:
     name = row.group if row.members == (row.group,) else f"{row.group} ({', '.join(row.members)})"
-    counted = f"| {row.by} | {_cell(name)} | {row.positives} | {row.positives_abstained} | {row.misses_seen} "
+    counts = f"{row.positives} | {row.positives_abstained} | {row.misses_seen} "
+    counted = f"| {_cell(row.by)} | {_cell(name)} | {counts}"
     if row.misses_allowed is None or row.sensitivity_lower_bound is None:
         return counted + f"| **NOT CERTIFIABLE**: takes {row.minimum_positives} | | |"
     needs = "any" if row.threshold is None else f"{row.threshold:.6g}"
@@ -98,7 +99,7 @@ def _cell(text: str) -> str:
 
 def _looks(ledger: tuple[Look, ...]) -> list[str]:
     return [
-        f"- {look.looked_at}{f', {_line(look.site)}' if look.site else ''}: {_line(look.purpose)}; "
+        f"- {_line(look.looked_at)}{f', {_line(look.site)}' if look.site else ''}: {_line(look.purpose)}; "
         f"{look.positives} positives, threshold {look.threshold:.6g}, cases {look.cases_sha256[:16]}, model "
         f"{look.model_sha256[:16]}"
         for look in ledger

@@ -123,9 +123,14 @@ def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> T
         looks: the site's ledger. Its own choices of a threshold are told; what came of counts is not known.
 
     Raises:
-        CalibrationError: some pictures have chosen a threshold of this bundle before, or its policy sends
-            groups up by their history.
+        CalibrationError: some pictures have chosen a threshold of this bundle before, its policy sends groups
+            up by their history, or pictures were drawn by a program and the model's were not.
     """
+    if local.synthetic and not local.bundle.header.synthetic:
+        raise CalibrationError(
+            "some of these photographs were drawn by a program (their source begins with 'synthetic'). "
+            "Counts do not tell, so a certificate for people would be made from them; leave them out."
+        )
     if local.seen_before:
         raise CalibrationError(
             "some of these photographs were already used to choose a threshold of this bundle; count with "

@@ -209,13 +209,12 @@ def recertify(
 def with_thresholds(policy: Policy, joint: JointThresholds) -> Policy:
     """The same policy at other thresholds; no case referred by its score is in the last band."""
     first, second, third = policy.band_limits
-    lowest = min(third, joint.threshold)
     return Policy(
         **{
             **dict(policy),
             "threshold": joint.threshold,
             "groupings": joint.groupings,
-            "band_limits": (max(first, lowest), max(second, lowest), lowest),
+            "band_limits": (first, second, min(third, joint.threshold)),
         }
     )
 
@@ -309,7 +308,8 @@ def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:
 
 
 def _key(look: Look) -> tuple[object, ...]:
-    return look.looked_at, look.cases_sha256, look.model_sha256, look.threshold
+    """Everything but the settings. Not the time alone: two looks may be made within a second."""
+    return tuple(getattr(look, name) for name in Look.model_fields if name != "settings_sha256")
 
 
 def _require_enough(local: LocalCases, config: Calibrate) -> None:
