@@ -1,6 +1,6 @@
 """API keys of platforms: made by ``triage-server keys``, stored as hashes, one JSON line each.
 
-Imports pydantic, the bundle's documents and files, and the exceptions.
+Imports pydantic, the bundle's documents and files, the lock and the exceptions.
 
 A key is 256 random bits, so a plain SHA-256 of it cannot be reversed by guessing. Slow hashes such as bcrypt
 are for passwords that people choose; here they would only make each request expensive.
@@ -8,14 +8,12 @@ are for passwords that people choose; here they would only make each request exp
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from lesion_triage.bundle.document import Sha256, timestamp
 from lesion_triage.bundle.files import flush
 from lesion_triage.errors import ConfigError
+from triage_server.exclusive_lock import exclusive_lock
 
 Role = Literal["score", "read", "clinic"]
 """``score``: all of the interface, but not the page. ``read``: the interface without scoring, for monitoring.
@@ -129,7 +128,7 @@ def new_key(path: Path, label: str, role: Role) -> str:
             f"'{label}' is not a name for a key: expected 1 to 40 of letters, digits, '.', '_' and '-'."
         ) from None
     path = _resolve_links(path)
-    with _exclusive_lock(path):
+    with exclusive_lock(path):
         keys = read_keys(path) if path.exists() else {}
         if label in {one.label for one in keys.values()}:
             raise ConfigError(
@@ -146,7 +145,7 @@ def revoke(path: Path, key_id: str) -> KeyRecord:
         ConfigError: there is no such key, or the file cannot be read or written.
     """
     path = _resolve_links(path)
-    with _exclusive_lock(path):
+    with exclusive_lock(path):
         keys = dict(read_keys(path))
         record = keys.pop(key_id, None)
         if record is None:
@@ -199,47 +198,6 @@ def _resolve_links(path: Path) -> Path:
         return path.resolve()
     except (OSError, RuntimeError) as error:  # Python versions differ in which
         raise ConfigError(f"{path}: the keys cannot be read ({error}).") from None
-
-
-@contextmanager
-def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold the lock from reading the keys to replacing them; others wait.
-
-    Readers need no lock. The lock file is removed at the end: one that belongs to root would lock the file's
-    owner out.
-
-    Raises:
-        ConfigError: the lock file cannot be created beside the keys.
-    """
-    lock = path.with_name(f".{path.name}.lock")
-    try:
-        handle = _acquire_lock(lock)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be changed: the lock file {lock.name} cannot be opened beside it "
-            f"({error.strerror})."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _acquire_lock(lock: Path) -> int:
-    """Handle of the lock file, once we hold the lock and the file is still the one at its path."""
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(handle), lock.stat()):
-                return handle
-        except FileNotFoundError:
-            pass  # its holder has removed it
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
 
 
 def _copy_owner_and_mode(path: Path, handle: int) -> None:

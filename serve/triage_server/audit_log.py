@@ -64,6 +64,8 @@ class AuditLog:
         self._folder, self._rotate_bytes, self._timeout_s = folder, rotate_bytes, timeout_s
         self._slow = f"did not answer within {timeout_s:g} s"
         self._end, self._file, self._handle, self._size = ChainEnd(), folder, -1, 0
+        self._half_written = False
+        """Whether the file may end with bytes of a write that failed."""
         self._failed: str | None = None
         self._unrecorded = 0
         self._probed = 0.0
@@ -219,10 +221,10 @@ class AuditLog:
 
     def _record(self, group: Sequence[Fields | None]) -> list[ChainEnd]:
         lines = [fields for fields in group if fields is not None]
-        self._check_file_in_place()
+        self._check_file()
+        if self._half_written:
+            self._cut_half_written()
         if self._failed is not None:
-            # A half-written line was never acknowledged.
-            os.ftruncate(self._handle, self._size)
             resumed = {
                 "event": "resumed",
                 "time": current_timestamp(),
@@ -235,19 +237,29 @@ class AuditLog:
         ends = iter(self._append(lines)) if lines else iter(())
         return [self._end if fields is None else next(ends) for fields in group]
 
-    def _check_file_in_place(self) -> None:
-        """Refuse to write to a file that was moved or deleted: nobody would find the lines.
+    def _check_file(self) -> None:
+        """Refuse to write to a file that is not as this server left it.
+
+        Nobody would find the lines in one that was moved or deleted. In one that was shortened, or written to
+        by another program, they would not follow the line before them.
 
         Raises:
-            OSError: there is another file at its path, or none.
+            OSError: there is another file at its path, or none, or its size is not that of our lines.
         """
+        found = os.fstat(self._handle)
         try:
-            if os.path.samestat(self._file.stat(), os.fstat(self._handle)):
-                return
+            in_place = os.path.samestat(self._file.stat(), found)
         except FileNotFoundError:
-            pass
-        why = f"{self._file.name} was moved or deleted; put it back, or restart the server"
-        raise OSError(errno.ESTALE, why)
+            in_place = False
+        if not in_place:
+            why = f"{self._file.name} was moved or deleted; put it back, or restart the server"
+            raise OSError(errno.ESTALE, why)
+        if found.st_size < self._size or (found.st_size > self._size and not self._half_written):
+            why = (
+                f"{self._file.name} has {found.st_size} bytes, and this server left it with {self._size}: "
+                "another program shortens it or writes to it; stop that, then restore it or restart"
+            )
+            raise OSError(errno.ESTALE, why)
 
     def _append(self, lines: Sequence[Fields]) -> list[ChainEnd]:
         """Write lines together and flush once, into a new file if this one is full."""
@@ -264,16 +276,23 @@ class AuditLog:
     def _write(self, data: bytes, end: ChainEnd) -> None:
         """Append bytes and flush them: all of them, or none."""
         rest = memoryview(data)
+        self._half_written = True
         try:
             while rest:
                 rest = rest[os.write(self._handle, rest) :]
             _flush(self._handle)
         except OSError:
-            with suppress(OSError):  # if this fails too, the rest is cut off before the next line
-                os.ftruncate(self._handle, self._size)
+            with suppress(OSError):  # if this fails too, it is cut off before the next line
+                self._cut_half_written()
             raise
+        self._half_written = False
         self._size += len(data)
         self._end = end
+
+    def _cut_half_written(self) -> None:
+        """Cut off what a failed write left behind; it was never acknowledged."""
+        os.ftruncate(self._handle, self._size)
+        self._half_written = False
 
     def _rotate(self) -> None:
         file = self._folder / file_name(self._end.sequence + 1)

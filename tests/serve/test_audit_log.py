@@ -494,6 +494,48 @@ def test_log_whose_file_was_deleted_takes_no_line_and_begins_anew_at_the_next_st
     assert events(folder) == ["answer"]
 
 
+@pytest.mark.parametrize("size", [0, 100])
+def test_log_that_was_shortened_takes_no_line_until_it_is_restored(size: int, folder: Path):
+    """As ``logrotate`` with ``copytruncate`` does, or somebody who frees space in haste."""
+
+    async def story() -> None:
+        file = files_of(folder)[0]
+        whole = file.read_bytes()
+        os.truncate(file, size)
+        for number in (1, 2):
+            with pytest.raises(AuditLogError, match=rf"has {size} bytes.*restore it or restart"):
+                await log.append({"event": "answer", "number": number})
+        assert file.stat().st_size == size  # not filled up with zeros
+        file.write_bytes(whole)
+        await log.append({"event": "answer", "number": 3})
+
+    with AuditLog(folder, 2**20, {"event": "opened"}) as log:
+        asyncio.run(story())
+    lines = [json.loads(line) for line in raw(folder).splitlines()]
+    assert [line.get("number", line["event"]) for line in lines] == ["opened", "resumed", 3]
+    assert lines[1]["unrecorded"] == 2
+    verify(folder)
+
+
+def test_second_server_whose_lock_was_deleted_stops_the_first_and_no_line_is_lost(folder: Path):
+    """Someone took the lock for the remains of a crash."""
+
+    async def story() -> None:
+        await first.append({"event": "answer", "number": 0})
+        (folder / "lock").unlink()
+        with AuditLog(folder, 2**20, {"event": "opened"}) as second:
+            for number in (1, 2):
+                with pytest.raises(AuditLogError, match="another program"):
+                    await first.append({"event": "answer", "number": number})
+            await second.append({"event": "answer", "number": 3})
+
+    with AuditLog(folder, 2**20) as first:
+        asyncio.run(story())
+    lines = [json.loads(line) for line in raw(folder).splitlines()]
+    assert [line.get("number", line["event"]) for line in lines] == [0, "opened", 3]
+    verify(folder)
+
+
 def test_log_on_a_disk_that_does_not_answer_is_closed_in_time(folder: Path, stalling: Any):
     async def story() -> None:
         with pytest.raises(AuditLogError, match=r"did not answer within 0\.2 s"):

@@ -1,7 +1,7 @@
 """``triage-server bundles``: replace the bundle in use, and roll back.
 
-Imports the settings and what admits a bundle. A link names the bundle to serve, and a second link beside it
-the one before. Who may change the links is decided by file permissions.
+Imports the settings, the lock and what admits a bundle. A link names the bundle to serve, and a second link
+beside it the one before. Who may change the links is decided by file permissions.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from lesion_triage.bundle.files import flush
 from lesion_triage.errors import BundleError, ConfigError
+from triage_server.exclusive_lock import exclusive_lock
 from triage_server.settings import PREFIX, Settings, load
 
 _FORMER = ".former"
@@ -42,19 +43,21 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
 
 def _activate(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
+    current = _target(settings.bundle)
     # Not Path.resolve, which raises for a link to itself.
     folder = Path(os.path.realpath(arguments.folder))
     if folder == Path(os.path.realpath(settings.bundle)):
         raise BundleError(f"{settings.bundle} points to this bundle already; nothing was changed.")
-    return _switch(settings, folder)
+    return _switch(settings, current, folder)
 
 
 def _rollback(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
+    current = _target(settings.bundle)
     previous = _previous(settings.bundle)
     if previous is None:
         raise BundleError(f"{settings.bundle}: there is no previous bundle; name one with activate.")
-    return _switch(settings, previous)
+    return _switch(settings, current, previous)
 
 
 def _show(arguments: argparse.Namespace) -> int:
@@ -80,19 +83,30 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _switch(settings: Settings, folder: Path) -> int:
-    """Verify a bundle, point the link at it and the second link at the former one; a kill loses neither."""
+def _switch(settings: Settings, current: Path | None, folder: Path) -> int:
+    """Verify a bundle, point the link at it and the second link at the former one; a kill loses neither.
+
+    Raises:
+        BundleError: the bundle fails a check, or the link names no longer ``current``: the bundle to go back
+            to would be lost, and a second rollback would undo the first.
+    """
     from triage_server.hot_swap import verify_bundle  # noqa: PLC0415 - onnxruntime is not needed to list keys
 
     verified = verify_bundle(folder, settings)
     link = settings.bundle
-    (former, draft), current = _former_links(link), _target(link)
-    if current is not None:
-        _replace_link(draft, current)
-    _replace_link(link, folder)
-    if current is not None:
-        _replace_link(former, current)
-    draft.unlink(missing_ok=True)
+    former, draft = _former_links(link)
+    with exclusive_lock(link):
+        if _target(link) != current:
+            raise BundleError(
+                f"{link}: another command pointed it to {_target(link) or 'nothing'} meanwhile; this one "
+                "changed nothing. Look at it with 'bundles show', and repeat the command if still wanted."
+            )
+        if current is not None:
+            _replace_link(draft, current)
+        _replace_link(link, folder)
+        if current is not None:
+            _replace_link(former, current)
+        draft.unlink(missing_ok=True)
     print(
         f"{link} points to {verified.bundle.header.name} {verified.bundle.sha256[:16]}, signer: "
         f"{verified.signer or 'not checked'}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,3 +155,46 @@ def test_bundle_that_is_served_already_is_not_its_own_predecessor(house: Path) -
     assert main(["bundles", "activate", str(house / "b")]) == 2
     assert main(["bundles", "rollback"]) == 0
     assert (house / "served").resolve() == house / "a"
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nothing here shows who waits for a lock")
+@pytest.mark.parametrize(
+    ("commands", "served", "before"),
+    [
+        ([["rollback"], ["rollback"]], {"a"}, "b"),
+        ([["activate", "c"], ["activate", "d"]], {"c", "d"}, "b"),
+        ([["activate", "c"], ["rollback"]], {"c", "a"}, "b"),
+    ],
+)
+def test_of_two_commands_at_one_moment_one_is_done_and_the_other_says_so(
+    commands: list[list[str]], served: set[str], before: str, house: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, threshold in (("c", 0.3), ("d", 0.2)):
+        tiny.make(house / name, threshold=threshold)
+    for name in ("a", "b"):
+        assert main(["bundles", "activate", str(house / name)]) == 0
+    lock = house / ".served.lock"
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        line = [sys.executable, "-m", "triage_server", "bundles"]
+        running = [
+            subprocess.Popen([*line, *words], cwd=house, stderr=subprocess.PIPE, text=True)
+            for words in commands
+        ]
+        for process in running:  # each has verified its bundle, and waits for the lock
+            deadline, descriptors = time.monotonic() + 60, Path(f"/proc/{process.pid}/fd")
+            while lock not in [one.resolve() for one in descriptors.iterdir()]:
+                assert process.poll() is None, process.stderr
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+    said = {process.communicate(timeout=60)[1]: process.returncode for process in running}
+    assert sorted(said.values()) == [0, 2]
+    (refusal,) = (text for text, status in said.items() if status == 2)
+    assert "another command" in refusal
+    assert "changed nothing" in refusal
+    link = house / "served"
+    assert link.resolve().name in served
+    told(capsys)
+    assert main(["bundles", "show"]) == 0
+    assert told(capsys).split() == ["served", str(link.resolve()), "before", str(house / before)]
+    assert not lock.exists()
