@@ -1,20 +1,17 @@
-"""Reads a table of scored cases with their outcomes, as reports write it. Imports numpy and the errors."""
+"""Reads a table of scored cases with their outcomes, as reports write it. Imports data, the errors, numpy."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.data.sources.tables import read_rows
 from lesion_triage.errors import DataError
 
-_COLUMNS = ("score", "needs_in_person")
-_PATIENT = "patient_id"
 _OUTCOMES = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -33,25 +30,8 @@ def read_scores(path: Path) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         DataError: the table cannot be read, a column is missing or given twice, or a cell cannot be used; the
             message names the line.
     """
-    names, rows = _table(path)
-    for name in _COLUMNS:
-        if name not in names:
-            raise DataError(f"{path}: expected columns score and needs_in_person, found no {name}.")
-        if list(names).count(name) > 1:
-            raise DataError(f"{path}: column '{name}' occurs twice; keep one.")
-    scores, positive = [], []
-    for number, row in enumerate(rows, start=2):
-        score, outcome = ((row[name] or "").strip() for name in _COLUMNS)
-        try:
-            scores.append(float(score) if score else math.inf)
-            positive.append(_OUTCOMES[outcome.lower()])
-        except (ValueError, KeyError):
-            raise DataError(
-                f"{path}, line {number}: expected a number or nothing in score and True or False in "
-                f"needs_in_person, found '{score}' and '{outcome}'; leave out cases whose outcome is unknown."
-            ) from None
-        if not (0 <= scores[-1] <= 1 or scores[-1] == math.inf):
-            raise DataError(f"{path}, line {number}: the score is {score}, expected a number in [0, 1].")
+    cases = list(_cases(path))
+    scores, positive = ([case[column] for case in cases] for column in (0, 1))
     return np.array(scores, dtype=np.float64), np.array(positive, dtype=np.bool_)
 
 
@@ -68,19 +48,29 @@ def read_units(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     Raises:
         DataError: as ``read_scores``.
     """
-    scores, positive = read_scores(path)
-    rows = _table(path)[1]
     lowest: dict[str | int, float] = {}
-    for number in np.flatnonzero(positive).tolist():
-        patient = (rows[number].get(_PATIENT) or "").strip() or number
-        lowest[patient] = min(scores[number], lowest.get(patient, math.inf))
-    return np.array(list(lowest.values()), dtype=np.float64), scores[~positive]
+    negative: list[float] = []
+    for number, (score, needs_in_person, patient) in enumerate(_cases(path)):
+        if needs_in_person:
+            unit = patient or number
+            lowest[unit] = min(score, lowest.get(unit, math.inf))
+        else:
+            negative.append(score)
+    return np.array(list(lowest.values()), dtype=np.float64), np.array(negative, dtype=np.float64)
 
 
-def _table(path: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
-    """Header and rows."""
-    try:
-        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
-        return reader.fieldnames or (), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as a CSV table ({error}).") from None
+def _cases(path: Path) -> Iterator[tuple[float, bool, str]]:
+    """Score, outcome and patient of each row; the patient is empty where none is named."""
+    columns = ("score", "needs_in_person")
+    for line, row in read_rows(path, columns, ("patient_id",), hint="commas separate columns"):
+        score, outcome = (row[name] for name in columns)
+        try:
+            number, needs_in_person = float(score) if score else math.inf, _OUTCOMES[outcome.lower()]
+        except (ValueError, KeyError):
+            raise DataError(
+                f"{path}, line {line}: expected a number or nothing in score and True or False in "
+                f"needs_in_person, found '{score}' and '{outcome}'; leave out cases whose outcome is unknown."
+            ) from None
+        if not (0 <= number <= 1 or number == math.inf):
+            raise DataError(f"{path}, line {line}: the score is {score}, expected a number in [0, 1].")
+        yield number, needs_in_person, row["patient_id"]
