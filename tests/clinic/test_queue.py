@@ -42,10 +42,10 @@ def table(tmp_path):
     return path
 
 
-def study_of(*words):
+def run_study(*words):
     parser = argparse.ArgumentParser()
     queue.add_arguments(parser)
-    return queue.study_of(parser.parse_args([str(word) for word in words]))
+    return queue.run_study(parser.parse_args([str(word) for word in words]))
 
 
 def test_table_is_read_with_an_empty_score_going_up_and_other_columns_ignored(table):
@@ -91,17 +91,17 @@ def test_an_argument_that_makes_no_sense_is_refused_in_one_sentence(table, capsy
 @pytest.mark.parametrize("sensitivity", ["0", "1.1", "nan"])
 def test_a_sensitivity_that_is_no_share_is_refused(table, sensitivity):
     with pytest.raises(LesionTriageError, match="expected a sensitivity"):
-        study_of(table, "--sensitivity", sensitivity, *QUICK)
+        run_study(table, "--sensitivity", sensitivity, *QUICK)
 
 
 @pytest.mark.parametrize(("sensitivity", "missed"), [(1.0, 0), (0.9, 1), (0.85, 1), (0.8, 2), (0.1, 9)])
 def test_a_sensitivity_is_reached_by_the_highest_threshold_that_does(table, sensitivity, missed):
-    pool = study_of(table, "--sensitivity", sensitivity, *QUICK).pool
+    pool = run_study(table, "--sensitivity", sensitivity, *QUICK).pool
     assert int(pool.group_masks()["missed_positives"].sum()) == missed
 
 
 def test_without_a_bundle_the_bands_are_those_that_calibrate_would_set(table):
-    pool = study_of(table, "--threshold", 0.5, *QUICK).pool
+    pool = run_study(table, "--threshold", 0.5, *QUICK).pool
     assert pool.band_limits == band_limits(pool.scores, Calibrate().band_shares, 0.5)
     assert pool.ungradable_band == 1
 
@@ -111,13 +111,13 @@ def test_a_bundle_gives_threshold_bands_and_the_place_of_the_ungradable(table, t
     folder = tiny.make(
         tmp_path / "bundle", threshold=0.3, band_limits=(0.9, 0.6, 0.2), ungradable_band=2
     ).folder
-    study = study_of(table, "--bundle", folder, *QUICK)
+    study = run_study(table, "--bundle", folder, *QUICK)
     assert (study.pool.threshold, study.pool.band_limits) == (0.3, policy.band_limits)
     assert study.pool.bands()[-2:].tolist() == [2, 2]
     scored = study.pool.scores[:98]
     expected = [np.mean(scored >= 0.9), np.mean((scored < 0.9) & (scored >= 0.6))]
     assert study.band_shares[:2] == pytest.approx(expected, abs=1e-4)
-    others = study_of(table, "--bundle", folder, "--band-shares", 0.2, 0.2, 0.2, *QUICK)
+    others = run_study(table, "--bundle", folder, "--band-shares", 0.2, 0.2, 0.2, *QUICK)
     assert others.pool.band_limits == band_limits(others.pool.scores, (0.2, 0.2, 0.2), 0.3)
     assert others.band_shares == (0.2, 0.2, 0.2)
 
@@ -131,7 +131,7 @@ def test_a_bundle_with_thresholds_for_groups_says_that_the_lowest_is_taken(table
 
 
 def test_every_order_is_simulated_without_and_the_two_with_a_tail_also_with_every_deadline(table):
-    study = study_of(table, "--threshold", 0.5, "--deadline-hours", 2, 1, 2, *QUICK)
+    study = run_study(table, "--threshold", 0.5, "--deadline-hours", 2, 1, 2, *QUICK)
     deadlines = (math.inf, 60.0, 120.0)
     assert list(study.outcomes) == [
         Discipline("first_come"),
@@ -154,7 +154,7 @@ def test_the_report_ends_with_lines_that_a_configuration_takes(table, capsys):
 
 def test_the_deadline_proposed_is_the_longest_within_the_limit(table):
     words = (table, "--threshold", 0.5, "--deadline-hours", 0.05, 0.5, 1, 2, *QUICK)
-    found = study_of(*words)
+    found = run_study(*words)
     ratios = {
         discipline.deadline_minutes: waits["all", "p99"].relative.value
         for discipline, waits in found.outcomes.items()
@@ -162,7 +162,7 @@ def test_the_deadline_proposed_is_the_longest_within_the_limit(table):
     }
     for limit in (1.01, 1.2, 1.5, 3.0):
         expected = max(deadline for deadline, ratio in ratios.items() if ratio <= limit)
-        proposed = study_of(*words, "--p99-limit", limit).proposed()
+        proposed = run_study(*words, "--p99-limit", limit).proposed()
         assert proposed == Discipline("four_bands", expected)
 
 
@@ -175,7 +175,7 @@ def test_a_deadline_is_proposed_only_if_one_was_short_enough(table, capsys):
 
 
 def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
-    study = study_of(table, "--threshold", 0.5, *QUICK)
+    study = run_study(table, "--threshold", 0.5, *QUICK)
     text = " ".join(" ".join(queue_report.report_lines(study)).split())
     relative = study.outcomes[Discipline("binary_flag")]["missed_positives", "mean"].relative
     found = re.search(r"misses wait ([\d.]+) times as long as without any system", text)
@@ -184,14 +184,14 @@ def test_the_sentence_says_what_a_flag_does_to_those_it_misses(table, capsys):
 
 
 def test_a_threshold_that_nearly_all_reach_is_told_in_plain_numbers(table):
-    study = study_of(table, "--threshold", "0.001", "--prevalence", "0.6", *QUICK)
+    study = run_study(table, "--threshold", "0.001", "--prevalence", "0.6", *QUICK)
     text = " ".join(" ".join(queue_report.report_lines(study)).split())
     assert "Of the arriving cases 99.6 % are referred" in text
     assert re.search(r"\de[+-]\d", text) is None
 
 
 def test_where_no_positive_is_missed_nothing_is_claimed_of_missed_ones(table):
-    study = study_of(table, "--threshold", 0.1, *QUICK)
+    study = run_study(table, "--threshold", 0.1, *QUICK)
     text = " ".join(" ".join(queue_report.report_lines(study)).split())
     assert "the wait of missed cases cannot be estimated; in use there will be some." in text
     assert not any(group == "missed_positives" for group, _ in study.outcomes[Discipline("four_bands")])
@@ -231,19 +231,19 @@ def test_the_figure_is_a_picture(table, tmp_path):
 def test_long_waits_are_told_in_hours(table):
     words = (table, "--threshold", 0.5, *QUICK)
     minutes, hours = (
-        list(queue_report.report_lines(study_of(*words, "--minutes-per-case", of))) for of in (5, 300)
+        list(queue_report.report_lines(run_study(*words, "--minutes-per-case", of))) for of in (5, 300)
     )
     assert "Mean wait, minutes" in minutes
     assert "Mean wait, hours" in hours
 
 
 def test_drawn_scores_need_no_table_and_have_the_wished_prevalence():
-    study = study_of("--drawn-auroc", 0.9, "--prevalence", 0.2, "--sensitivity", 0.95, *QUICK)
+    study = run_study("--drawn-auroc", 0.9, "--prevalence", 0.2, "--sensitivity", 0.95, *QUICK)
     assert study.pool.positive.mean() == pytest.approx(0.2)
     assert study.pool.group_masks()["referred_positives"].sum() == pytest.approx(0.95 * 4000)
 
 
 def test_the_report_uses_no_word_that_could_be_read_as_a_finding(table):
-    study = study_of(table, "--threshold", 0.5, *QUICK)
+    study = run_study(table, "--threshold", 0.5, *QUICK)
     words = r"(?<![a-z])(benign|malignan|cancer|melanom|diagnos|safe|healthy|clear)"
     assert re.findall(words, "\n".join(queue_report.report_lines(study)), re.IGNORECASE) == []

@@ -59,7 +59,7 @@ def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
     return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict, left)
 
 
-def told(old: OldCertificate | None, local: LocalCases) -> str:
+def describe(old: OldCertificate | None, local: LocalCases) -> str:
     """The result in one line."""
     if old is None:
         return "the bundle's threshold was chosen on cases of this table, so they cannot test its certificate"

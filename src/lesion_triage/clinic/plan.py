@@ -49,7 +49,7 @@ _AUROC = 0.945  # the best recipe on HAM10000: the mean over the three deals of 
 _POWERS = (0.8, 0.9)
 _MISSES = (0, 1, 2, 4, 8, 16, 32)
 _STYLES = ((BLUE, "o"), (VERMILLION, "s"), (GREEN, "^"), (ORANGE, "D"))
-_DRAWN_UP_TO, _DRAWN_TEETH = 1000, 300
+_DRAWN_UP_TO, _DRAWN_STEPS = 1000, 300
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def act(arguments: argparse.Namespace) -> int:
             f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or omit "
             "--figure."
         )
-    plan = plan_of(arguments)
+    plan = compute_plan(arguments)
     print("\n".join(_lines(plan)))
     if arguments.json is not None:
         save("--json", arguments.json, canonical_json(_document(plan)).encode())
@@ -118,7 +118,7 @@ def act(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def plan_of(arguments: argparse.Namespace) -> Plan:
+def compute_plan(arguments: argparse.Namespace) -> Plan:
     """Compute what the arguments ask for.
 
     Raises:
@@ -126,7 +126,9 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         DataError: a table of scores that cannot be used.
     """
     target, confidence = arguments.target, arguments.confidence
-    population = _observed(arguments.scores) if arguments.scores else Binormal(arguments.auroc)
+    population = (
+        EmpiricalPopulation(*read_units(arguments.scores)) if arguments.scores else Binormal(arguments.auroc)
+    )
     steps = sample_size_steps(target, confidence, arguments.misses)
     counts = arguments.positives or _default_counts(target, confidence)
     truths = arguments.true_sensitivity or [
@@ -137,7 +139,7 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
         target=target,
         confidence=confidence,
         population=population,
-        scores=_described(population, arguments.scores),
+        scores=_describe_population(population, arguments.scores),
         steps=steps,
         forecasts={n: forecast(n, target, confidence, population) for n in counts},
         powers={s: {n: power(n, s, target, confidence) for n in counts} for s in truths},
@@ -154,17 +156,13 @@ def plan_of(arguments: argparse.Namespace) -> Plan:
     )
 
 
-def _observed(path: Path) -> EmpiricalPopulation:
-    return EmpiricalPopulation(*read_units(path))
-
-
 def _default_counts(target: float, confidence: float) -> list[int]:
     """Numbers of positive cases at which few, some and many misses become allowed; always the first."""
     first, *others = (minimum_positives(target, confidence, misses) for misses in _MISSES)
     return [first, *(n for n in others if n <= MAX_POSITIVES)]
 
 
-def _described(population: Binormal | EmpiricalPopulation, path: Path | None) -> str:
+def _describe_population(population: Binormal | EmpiricalPopulation, path: Path | None) -> str:
     if isinstance(population, Binormal):
         return f"normal scores with AUROC {population.auroc:g}"
     return (
@@ -325,7 +323,7 @@ def _draw_steps(axes: Axes, steps: Sequence[SampleSizeStep], target: float) -> N
 
 def _draw_power(axes: Axes, plan: Plan) -> None:
     known = [n for enough in plan.enough.values() for n in enough.values() if n is not None]
-    counts = _through_teeth(plan, max(known, default=_DRAWN_UP_TO) * 1.2)
+    counts = _counts_along_steps(plan, max(known, default=_DRAWN_UP_TO) * 1.2)
     missed = 1 - np.array(list(plan.powers))
     allowed = [allowed_misses(n, plan.target, plan.confidence) for n in counts]
     powers = [binomial_cdf(k, n, missed) for k, n in zip(allowed, counts, strict=True) if k is not None]
@@ -349,7 +347,7 @@ def _draw_power(axes: Axes, plan: Plan) -> None:
 
 
 def _draw_forecasts(panels: Sequence[Axes], plan: Plan) -> None:
-    counts = _through_teeth(plan, max(plan.forecasts) * 1.1)
+    counts = _counts_along_steps(plan, max(plan.forecasts) * 1.1)
     found = [forecast(n, plan.target, plan.confidence, plan.population) for n in counts]
     forecasts = [one for one in found if one is not None]
     exact = plan.population.specificity_at(plan.target)
@@ -366,11 +364,11 @@ def _draw_forecasts(panels: Sequence[Axes], plan: Plan) -> None:
         axes.set(title=f"A new threshold: {name} obtained", ylabel=name)
 
 
-def _through_teeth(plan: Plan, top: float) -> list[int]:
+def _counts_along_steps(plan: Plan, top: float) -> list[int]:
     """Numbers of positive cases to draw: the beginning, middle and end of every step of the staircase."""
     counts: list[int] = []
     start = minimum_positives(plan.target, plan.confidence)
-    for misses in range(1, _DRAWN_TEETH):
+    for misses in range(1, _DRAWN_STEPS):
         following = minimum_positives(plan.target, plan.confidence, misses)
         counts += sorted({start, (start + following - 1) // 2, following - 1})
         start = following

@@ -115,7 +115,7 @@ def act(arguments: argparse.Namespace) -> int:
             f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or omit "
             "--figure."
         )
-    study = study_of(arguments)
+    study = run_study(arguments)
     echo("\n".join(queue_report.report_lines(study)))
     if arguments.json is not None:
         save("--json", arguments.json, canonical_json(queue_report.document(study)).encode())
@@ -126,7 +126,7 @@ def act(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def study_of(arguments: argparse.Namespace) -> Study:
+def run_study(arguments: argparse.Namespace) -> Study:
     """Read the cases and simulate what the arguments ask for.
 
     Raises:

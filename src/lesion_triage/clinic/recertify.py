@@ -29,7 +29,7 @@ from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_site, add_target, one_line, require_place, save
 from lesion_triage.clinic.cases import LocalCases
-from lesion_triage.clinic.existing_certificate import old_certificate, told
+from lesion_triage.clinic.existing_certificate import describe, old_certificate
 from lesion_triage.config import Calibrate
 from lesion_triage.console import echo
 from lesion_triage.errors import BundleError, CalibrationError
@@ -95,7 +95,7 @@ def act(arguments: argparse.Namespace) -> int:
     looks = ledger.read(book)
     spent = sum(1.0 - look.confidence for look in _before(certificate, looks, local))
     old = None if _counted(local, looks) else old_certificate(local, spent)
-    echo(f"  {told(old, local)}")
+    echo(f"  {describe(old, local)}")
     echo(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
         f"sensitivity >= {certificate.target_sensitivity} at {format_percent(certificate.confidence)}% "

@@ -234,7 +234,7 @@ def _run_queue(step: Queue, workspace: Workspace) -> StepResult:
         hashes["scores_sha256"] = _file_sha256(workspace.resolve(step.scores))
 
     def make_document(folder: Path) -> bytes:
-        study = queue.study_of(_parse_arguments(queue.add_arguments, argv))
+        study = queue.run_study(_parse_arguments(queue.add_arguments, argv))
         echo("\n".join(queue_report.report_lines(study)))
         document = {**queue_report.document(study), **hashes}
         if step.scores is not None:
