@@ -18,12 +18,15 @@ FORM_ID_FIELD = "form_id"
 """Name of the field; its value is new and random for each page that is shown."""
 _MAX_JOBS = 10_000
 _Key = tuple[str, str, bytes]
+"""Session, path, and hash of the form's id."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """What a form asked for, in progress or done."""
+    """What a form asked for when it was last sent, in progress or done."""
 
+    content: bytes
+    """Hash of the form."""
     result: asyncio.Future[str]
     waiters: int = 0
     """Requests still waiting for the result."""
@@ -46,7 +49,8 @@ class SingleSubmit:
     ) -> str:
         """Do what a form asks for; if the same form was sent before, return that result.
 
-        The same form with any other content is another form, because a browser may show an old page again.
+        Only the last content counts as sent before: a browser may show an old page again, to somebody who
+        corrects an entry and then corrects it back.
         Work in progress belongs to all requests that wait for it, and continues while any of them does.
 
         Args:
@@ -58,14 +62,17 @@ class SingleSubmit:
             release: called if another request did the work or is doing it: this form's content is not needed.
                 If that work fails, so does this request.
         """
-        if not form.get(FORM_ID_FIELD):
+        form_id = form.get(FORM_ID_FIELD)
+        if not form_id:
             return await work()
-        key = (session, path, await asyncio.to_thread(_digest, form))
+        content = await asyncio.to_thread(_digest, form)
+        key = (session, path, sha256(form_id.encode()).digest())
         job = self._jobs.get(key)
-        if job is not None:
+        if job is not None and job.content == content:
             release()
         else:
-            job = self._jobs[key] = _Job(asyncio.ensure_future(work()))
+            job = self._jobs[key] = _Job(content, asyncio.ensure_future(work()))
+            self._jobs.move_to_end(key)
             while len(self._jobs) > _MAX_JOBS:
                 self._jobs.popitem(last=False)
         job.waiters += 1

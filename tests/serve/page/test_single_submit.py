@@ -116,6 +116,17 @@ def test_what_was_done_as_its_last_waiter_went_is_not_done_again() -> None:
     asyncio.run(story())
 
 
+def test_content_sent_again_after_another_is_done_again(browser: Any) -> None:
+    number, fields = browser.send_case(REFERRED), {"form_id": "a" * 22, "confirmed_by": "histopathology"}
+    browser.read_case(number)
+    # A browser shows the page as it was, with its form id, to somebody who goes back to correct an entry.
+    for needs in ("true", "false", "false", "true"):
+        sent = browser.post(f"/ui/cases/{number}/outcome", {**fields, "needs_in_person": needs})
+        assert sent.headers["location"] == f"/ui/read?done=outcome&case={number}"
+    outcomes = browser.app.state.page.queue.find(number).outcomes
+    assert [one.needs_in_person for one in outcomes] == [True, False, True]
+
+
 def test_photographs_of_a_click_that_went_are_counted_until_they_are_kept(
     browser: Any, tmp_path: Path
 ) -> None:
