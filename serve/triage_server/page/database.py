@@ -30,7 +30,7 @@ from sqlalchemy import (
     event,
     make_url,
 )
-from sqlalchemy.engine import URL, Connection
+from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from sqlalchemy.types import TypeDecorator
@@ -55,10 +55,13 @@ _LIBPQ_TIMEOUTS = {
     "tcp_user_timeout": "20000",
 }
 """For libpq: seconds, except the last, in milliseconds. The address may override each."""
+_ENCODING = "UTF8"
 _SET_STATEMENT_TIMEOUT = (
     "SELECT set_config('statement_timeout', '10s', false) WHERE current_setting('statement_timeout') = '0'"
 )
-"""Run after connecting: a connection pooler may refuse this option in the address."""
+_SET_DATE_STYLE = "SET datestyle = ISO"  # psycopg reads no other, and a database may have one of its own
+_SESSION_SETTINGS = (_SET_STATEMENT_TIMEOUT, _SET_DATE_STYLE)
+"""Run after connecting: a connection pooler may refuse these options in the address."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -179,8 +182,8 @@ def open_database(address: str) -> Engine:
             a PostgreSQL database, ``postgresql://...``.
 
     Raises:
-        ConfigError: it cannot be reached, or its tables are of another version. The message has no address,
-            which may contain a password.
+        ConfigError: it cannot be reached, its tables are of another version, or its encoding is not UTF-8.
+            The message has no address, which may contain a password.
     """
     url = _parse_url(address)
     fresh = url.get_backend_name() == "sqlite" and _create_file(url)
@@ -188,17 +191,18 @@ def open_database(address: str) -> Engine:
     try:
         if fresh:
             migrate(engine)
-        with engine.connect() as connection:
-            found, expected = _current_revision(connection), _head_revision()
+        found, expected = _current_revision(engine), _head_revision()
+        if found != expected:
+            raise ConfigError(
+                f"The reading queue's tables are of version {found or 'none'}, expected {expected}: back up "
+                "the database, then run `triage-server queue migrate`."
+            )
     except SQLAlchemyError as error:
         engine.dispose()
         raise _unusable_error(error) from None
-    if found != expected:
+    except ConfigError:
         engine.dispose()
-        raise ConfigError(
-            f"The reading queue's tables are of version {found or 'none'}, expected {expected}: back up the "
-            "database, then run `triage-server queue migrate`."
-        )
+        raise
     return engine
 
 
@@ -209,15 +213,14 @@ def migrate_at(address: str) -> tuple[str | None, str]:
         The version found, None if there were no tables, and the version now.
 
     Raises:
-        ConfigError: the database cannot be reached, or is newer than this program.
+        ConfigError: the database cannot be reached, is newer than this program, or its encoding is not UTF-8.
     """
     url = _parse_url(address)
     if url.get_backend_name() == "sqlite":
         _create_file(url)
     engine = _create_engine(url)
     try:
-        with engine.connect() as connection:
-            found = _current_revision(connection)
+        found = _current_revision(engine)
         known = {script.revision for script in _scripts().walk_revisions()}
         if found is not None and found not in known:
             raise ConfigError(
@@ -281,7 +284,8 @@ def _create_engine(url: URL) -> Engine:
         timeouts = {
             name: value for name, value in _LIBPQ_TIMEOUTS.items() if on_postgresql and name not in url.query
         }
-        engine = create_engine(url, pool_size=THREADS, pool_pre_ping=True, connect_args=timeouts)
+        encoding = {"client_encoding": _ENCODING} if on_postgresql else {}
+        engine = create_engine(url, pool_size=THREADS, pool_pre_ping=True, connect_args=timeouts | encoding)
     except ImportError:
         raise ConfigError(
             f"The reading queue needs a driver for {url.get_backend_name()} that is not installed: "
@@ -292,7 +296,7 @@ def _create_engine(url: URL) -> Engine:
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _set_pragmas)
     else:
-        event.listen(engine, "connect", _set_statement_timeout)
+        event.listen(engine, "connect", _set_session_settings)
     return engine
 
 
@@ -303,8 +307,9 @@ def _set_pragmas(connection: Any, _: object) -> None:
     cursor.close()
 
 
-def _set_statement_timeout(connection: Any, _: object) -> None:
-    connection.execute(_SET_STATEMENT_TIMEOUT)
+def _set_session_settings(connection: Any, _: object) -> None:
+    for setting in _SESSION_SETTINGS:
+        connection.execute(setting)
     connection.commit()
 
 
@@ -333,5 +338,19 @@ def _head_revision() -> str:
     return head
 
 
-def _current_revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+def _current_revision(engine: Engine) -> str | None:
+    """Version of the tables; None: there are none.
+
+    Raises:
+        ConfigError: the database could not hold every name, and every reason for overriding.
+    """
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+            if encoding != _ENCODING:
+                raise ConfigError(
+                    f"The reading queue's database has the encoding {encoding}, expected {_ENCODING}: make "
+                    f"one with `createdb --encoding {_ENCODING} --template template0`, and copy the cases of "
+                    "the old one, if any, with `pg_dump` and `psql`."
+                )
+        return MigrationContext.configure(connection).get_current_revision()

@@ -27,7 +27,7 @@ from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
-from triage_server.page.database import Base, _parse_url, migrate_at, open_database
+from triage_server.page.database import POSTGRESQL, Base, _parse_url, migrate_at, open_database
 from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.records import Actor
 from triage_server.page.store import ReadingQueue
@@ -257,6 +257,30 @@ def test_postgresql_gives_up_a_statement_in_time_unless_the_address_says_otherwi
             said.append(connection.exec_driver_sql("SHOW statement_timeout").scalar())
         engine.dispose()
     assert said == ["10s", "7s"]
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_database_that_cannot_hold_every_name_is_refused(encoding: str, cluster: str) -> None:
+    # Debian makes clusters in SQL_ASCII where no locale is set.
+    server = create_engine(cluster.replace("postgresql:", POSTGRESQL + ":"), isolation_level="AUTOCOMMIT")
+    name = f"of_{encoding.lower()}"
+    with server.connect() as connection:
+        locale = "TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(text(f"CREATE DATABASE {name} ENCODING '{encoding}' {locale}"))
+    server.dispose()
+    address = cluster.replace("/postgres?", f"/{name}?")
+    for use in (migrate_at, open_database):
+        with pytest.raises(ConfigError, match=f"encoding {encoding}, expected UTF8"):
+            use(address)
+
+
+def test_times_are_read_whichever_date_style_the_database_has(postgresql: str, answers: Any) -> None:
+    address = f"{postgresql}&options=-c%20datestyle%3DGerman"
+    migrate_at(address)
+    queue = ReadingQueue(open_database(address), keep_days=30)
+    number = add(queue, answers)
+    assert [case.number for case in queue.waiting_cases()[0].cases] == [number]
+    queue.close()
 
 
 def test_only_what_was_read_grows_too_old(queue: ReadingQueue, answers: Any) -> None:
