@@ -158,14 +158,14 @@ def test_a_ledger_that_cannot_be_read_is_told_before_a_training_and_refuses_none
     run, home, load, tmp_path, capsys
 ):
     shutil.copytree(home / "cache", tmp_path / "cache")
-    book = tmp_path / "ledger.jsonl"
-    book.write_text("no line of a ledger\n")
+    ledger_path = tmp_path / "ledger.jsonl"
+    ledger_path.write_text("no line of a ledger\n")
     trained = pipeline.run_verb("train", load("train.epochs=1", "seed=9"), tmp_path / "runs")
     before, epoch, _ = " ".join(capsys.readouterr().out.split()).partition("epoch 1/1")
     assert "a line is damaged; restore the ledger" in before
     assert epoch
     assert (trained.folder / "checkpoint.safetensors").is_file()
-    assert book.read_text() == "no line of a ledger\n"
+    assert ledger_path.read_text() == "no line of a ledger\n"
     with pytest.raises(CalibrationError, match="a line is damaged"):
         pipeline.run_verb("calibrate", load("train.epochs=1", "seed=9"), tmp_path / "runs")
 
@@ -187,8 +187,8 @@ def test_other_outcomes_of_the_validation_split_are_no_repeated_look(run, home, 
     other = dataclasses.replace(run, folder=tmp_path / "runs" / run.folder.name)
     shutil.copytree(run.folder, other.folder)
     shutil.copy(home / "ledger.jsonl", tmp_path)
-    book = sealing.ledger_of(other)
-    looks = book.read_text()
+    ledger_path = sealing.ledger_of(other)
+    looks = ledger_path.read_text()
     table, _ = predictions.read(other.folder / "predictions", "validation")
     changed = dataclasses.replace(table.rows[0], needs_in_person=not table.rows[0].needs_in_person)
     dataclasses.replace(table, rows=(changed, *table.rows[1:])).write(other.folder / "predictions")
@@ -196,7 +196,7 @@ def test_other_outcomes_of_the_validation_split_are_no_repeated_look(run, home, 
         CalibrationError, match=r"a threshold was chosen on these .* before.*calibrate\.second_look"
     ):
         sealing.calibrate(other, Tracker(other.config, other.folder, print))
-    assert book.read_text() == looks
+    assert ledger_path.read_text() == looks
 
 
 def test_the_console_says_what_the_threshold_costs_on_validation_and_then_on_test(run, load, home, capsys):

@@ -161,9 +161,9 @@ def test_a_verdict_on_the_old_threshold_is_not_shown_where_no_look_is_written_do
     assert "HOLDS" not in capsys.readouterr().out
     assert recertify(bundle, first, tmp_path / "one") == 0
     assert "HOLDS here: a lower sensitivity is refuted\n" in capsys.readouterr().out
-    book = first.parent / ledger.LEDGER_FILE_NAME
+    ledger_path = first.parent / ledger.LEDGER_FILE_NAME
     grown = clinic(spread(64), name="later")
-    shutil.copy(book, grown.parent)
+    shutil.copy(ledger_path, grown.parent)
     assert recertify(bundle, grown, tmp_path / "two") == 2
     assert "HOLDS" not in capsys.readouterr().out
     assert len(ledger.read(grown.parent / ledger.LEDGER_FILE_NAME)) == 1
@@ -365,10 +365,10 @@ def test_of_two_looks_at_once_one_is_the_second(clinic, bundle, tmp_path):
     assert len(ledger.read(cases.with_name(ledger.LEDGER_FILE_NAME))) == 1
 
 
-def other_looks(book: Path, *changes: dict[str, object]) -> None:
+def other_looks(ledger_path: Path, *changes: dict[str, object]) -> None:
     """Put looks like the last one, with some changes, in a ledger's place."""
-    line = json.loads(book.read_text().splitlines()[-1])
-    book.write_text("".join(json.dumps({**line, **each}) + "\n" for each in changes))
+    line = json.loads(ledger_path.read_text().splitlines()[-1])
+    ledger_path.write_text("".join(json.dumps({**line, **each}) + "\n" for each in changes))
 
 
 def test_the_last_look_is_the_one_that_was_written_down_last(clinic, bundle, tmp_path, capsys):
@@ -390,8 +390,8 @@ def test_the_look_of_the_bundles_own_certificate_stands_where_the_ledger_has_it(
 ):
     cases = clinic(spread(62))
     assert recertify(bundle, cases, tmp_path / "one") == 0
-    book = cases.with_name(ledger.LEDGER_FILE_NAME)
-    other_looks(book, {"model_sha256": "a" * 64, "looked_at": "2026-01-01T00:00:00Z"}, {})
+    ledger_path = cases.with_name(ledger.LEDGER_FILE_NAME)
+    other_looks(ledger_path, {"model_sha256": "a" * 64, "looked_at": "2026-01-01T00:00:00Z"}, {})
     own = open_bundle(tmp_path / "one").certificate.issued_at
     assert recertify(tmp_path / "one", cases, tmp_path / "two", "--target", "0.9") == 2
     assert f"last on {own}" in capsys.readouterr().err

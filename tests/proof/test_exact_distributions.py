@@ -48,20 +48,22 @@ def test_limit_of_chance_is_the_quantile_of_scipy(trials, chance):
 
 @given(positives=st.integers(1, 200), to_come=st.integers(0, 200), share=st.floats(0, 0.999))
 @settings(max_examples=40, deadline=None)
-def test_misses_to_come_are_beta_binomial(positives, to_come, share):
+def test_future_misses_are_beta_binomial(positives, to_come, share):
     misses = int(share * positives)
     expected = betabinom.pmf(np.arange(to_come + 1), to_come, misses + 1, positives - misses)
     np.testing.assert_allclose(
-        exact.misses_to_come(positives, to_come, misses), expected, rtol=1e-8, atol=1e-13
+        exact.future_misses_distribution(positives, to_come, misses), expected, rtol=1e-8, atol=1e-13
     )
 
 
-@given(cases=st.integers(1, 300), marked=st.floats(0, 1), hand=st.floats(0, 1))
+@given(cases=st.integers(1, 300), marked=st.floats(0, 1), drawn=st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
-def test_a_dealt_hand_is_hypergeometric(cases, marked, hand):
-    marked, hand = int(marked * cases), int(hand * cases)
-    expected = hypergeom.pmf(np.arange(marked + 1), cases, marked, hand)
-    np.testing.assert_allclose(exact.dealt(marked, cases, hand), expected, rtol=1e-8, atol=1e-13)
+def test_marked_cases_among_those_drawn_are_hypergeometric(cases, marked, drawn):
+    marked, drawn = int(marked * cases), int(drawn * cases)
+    expected = hypergeom.pmf(np.arange(marked + 1), cases, marked, drawn)
+    np.testing.assert_allclose(
+        exact.hypergeometric_distribution(marked, cases, drawn), expected, rtol=1e-8, atol=1e-13
+    )
 
 
 SMALL = st.lists(st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5]), min_size=2, max_size=4)

@@ -9,7 +9,7 @@ from lesion_triage.bundle.certificate import ALL_UNITS
 from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof import clusters, joint, pool_draws
 from lesion_triage.proof.pool_draws import draw, photographs_as_cases, pool_trials
-from lesion_triage.proof.trial import Trial, usual_practice
+from lesion_triage.proof.trial import Trial, plug_in_threshold
 
 DRAWS = 600
 
@@ -122,7 +122,7 @@ def test_a_joint_certificate_costs_specificity_and_more_cases_give_it_back(joint
 def test_a_threshold_per_group_serves_only_certified_groups(pool):
     drawn = draw(pool.scores.size, 140, 50, (3,))
     found = joint.certify_draws(pool, drawn, (joint.SEX,), "group_thresholds", 0.95)
-    members = joint.members_of(pool.cases, (joint.SEX,))
+    members = joint.group_masks(pool.cases, (joint.SEX,))
     for key, mask in members.items():
         sizes = mask[drawn].sum(axis=1)
         assert np.isnan(found.served[key][sizes < 59]).all(), "59 is the fewest that certify 0.95 at 95 %"
@@ -149,8 +149,8 @@ def test_a_row_passes_only_if_it_is_what_it_must_be(expected, violations, exact,
     assert row.passed is passed
 
 
-def test_usual_practice_takes_the_highest_threshold_that_reaches_the_target():
+def test_plug_in_threshold_is_the_highest_threshold_that_reaches_the_target():
     scores = np.arange(100) / 100
-    threshold, misses, seen = usual_practice(scores, 0.95, 0.95)
+    threshold, misses, seen = plug_in_threshold(scores, 0.95, 0.95)
     assert (threshold, misses, seen) == (0.05, 5, 5)
     assert (scores >= threshold).mean() == 0.95

@@ -9,7 +9,7 @@ import pytest
 
 from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof import whole_policy
-from lesion_triage.proof.whole_policy import planted, serve, whole_policy_trials
+from lesion_triage.proof.whole_policy import referral_shares, whole_policy_trials, with_random_refusals
 from proof.test_trials import one_miss_more
 
 DRAWS = 600
@@ -21,8 +21,8 @@ def trials(pool):
 
 
 @pytest.fixture(scope="module")
-def served(pool):
-    return serve(planted(pool.cases, 1))
+def shares(pool):
+    return referral_shares(with_random_refusals(pool.cases, 1))
 
 
 def test_promises_hold_and_negative_controls_break(trials):
@@ -39,35 +39,35 @@ def test_a_rule_that_is_wrong_by_one_miss_is_found_out(pool):
     assert not any(one.passed for one in promised)
 
 
-def test_refusals_and_answers_are_in_the_cases_that_are_drawn(pool, served):
-    refused = sum(row.logit is None for case in planted(pool.cases, 1) for row in case.rows)
+def test_refusals_and_answers_are_in_the_cases_that_are_drawn(pool, shares):
+    refused = sum(row.logit is None for case in with_random_refusals(pool.cases, 1) for row in case.rows)
     rows = sum(len(case.rows) for case in pool.cases)
     assert refused / rows == pytest.approx(whole_policy.REFUSED, abs=0.05)
-    red_flag_mask = np.isposinf(served.counted) & ~np.isposinf(served.by_score)
+    red_flag_mask = np.isposinf(shares.counted) & ~np.isposinf(shares.by_score)
     assert red_flag_mask.mean() == pytest.approx(whole_policy.BLED, abs=0.08)
 
 
-def test_what_is_sent_up_is_what_the_policy_decides(pool, served):
+def test_what_is_sent_up_is_what_the_policy_decides(pool, shares):
     """By an independent road: scores and flags, not ``decide``."""
     for threshold, up, mute, away in zip(
-        served.thresholds[::40],
-        served.sent_up[::40],
-        served.sent_up_without_history[::40],
-        served.sent_up_if_refused_are_not[::40],
+        shares.thresholds[::40],
+        shares.sent_up[::40],
+        shares.sent_up_without_history[::40],
+        shares.sent_up_if_refused_are_not[::40],
         strict=True,
     ):
-        assert up == (served.counted >= threshold).mean()
-        assert mute == (served.by_score >= threshold).mean()
-        scored = np.isfinite(served.by_score)
-        assert away == (scored & (served.by_score >= threshold)).mean()
+        assert up == (shares.counted >= threshold).mean()
+        assert mute == (shares.by_score >= threshold).mean()
+        scored = np.isfinite(shares.by_score)
+        assert away == (scored & (shares.by_score >= threshold)).mean()
 
 
 def test_a_pool_without_refusals_or_answers_is_the_pool_as_it_was(pool, monkeypatch):
     monkeypatch.setattr(whole_policy, "REFUSED", 0.0)
     monkeypatch.setattr(whole_policy, "BLED", 0.0)
-    served = serve(planted(pool.cases, 1))
-    assert np.array_equal(served.by_score, pool.scores)
-    assert np.array_equal(served.counted, pool.scores)
-    highest = served.thresholds[-1]
+    shares = referral_shares(with_random_refusals(pool.cases, 1))
+    assert np.array_equal(shares.by_score, pool.scores)
+    assert np.array_equal(shares.counted, pool.scores)
+    highest = shares.thresholds[-1]
     assert math.isfinite(highest)
-    assert certified_threshold(pool.scores, 0.95, 0.95)[0] in served.thresholds
+    assert certified_threshold(pool.scores, 0.95, 0.95)[0] in shares.thresholds

@@ -48,13 +48,13 @@ def act_tally(arguments: argparse.Namespace) -> int:
     if arguments.out.exists():
         raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
     require_place("--out", arguments.out)
-    book = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
-    looked = any(look.counted and look.site == arguments.site for look in ledger.read(book))
+    ledger_path = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
+    looked = any(look.counted and look.site == arguments.site for look in ledger.read(ledger_path))
     if arguments.cases.is_file() and not looked:  # repeating the same counts adds no line
-        ledger.require_writable(book)
+        ledger.require_writable(ledger_path)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
-    made = tally(local, arguments.site, ledger.read(book))
-    _write_down(made, local, book)
+    made = tally(local, arguments.site, ledger.read(ledger_path))
+    _write_down(made, local, ledger_path)
     save("--out", arguments.out, made.to_json().encode())
     echo(
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
@@ -163,7 +163,7 @@ def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> T
     )
 
 
-def _write_down(made: Tally, local: LocalCases, book: Path) -> None:
+def _write_down(made: Tally, local: LocalCases, ledger_path: Path) -> None:
     """Record the tally in the site's ledger, unless it is there: its cases will choose a threshold."""
     counts = made.model_dump(mode="json", exclude={"counted_at", "looked_before"})
     before = local.bundle.certificate
@@ -182,10 +182,10 @@ def _write_down(made: Tally, local: LocalCases, book: Path) -> None:
         counted=True,
     )
     wanted = (entry.cases_sha256, entry.model_sha256, entry.settings_sha256)
-    if ledger.find_repeated_look(ledger.read(book), *wanted) is None:
-        with ledger.locked(book) as looks:
+    if ledger.find_repeated_look(ledger.read(ledger_path), *wanted) is None:
+        with ledger.locked(ledger_path) as looks:
             if ledger.find_repeated_look(looks, *wanted) is None:
-                ledger.append(book, entry)
+                ledger.append(ledger_path, entry)
 
 
 def pool(

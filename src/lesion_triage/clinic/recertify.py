@@ -75,16 +75,16 @@ def act(arguments: argparse.Namespace) -> int:
     require_place("--out", arguments.out, folder=True)
     if arguments.json:
         require_place("--json", arguments.json)
-    book = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
-    looked = any(look.site == arguments.site for look in ledger.read(book))
+    ledger_path = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
+    looked = any(look.site == arguments.site for look in ledger.read(ledger_path))
     if arguments.cases.is_file() and not looked:  # repeating the same look adds no line
-        ledger.require_writable(book)
+        ledger.require_writable(ledger_path)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
     bundle = recertify(
         local,
         arguments.out,
         site=arguments.site,
-        book=book,
+        ledger_path=ledger_path,
         target=arguments.target,
         confidence=arguments.confidence,
         second_look=arguments.second_look,
@@ -92,7 +92,7 @@ def act(arguments: argparse.Namespace) -> int:
     )
     certificate = bundle.certificate
     # A verdict is a look too, so it is shown only after this look has its line in the ledger.
-    looks = ledger.read(book)
+    looks = ledger.read(ledger_path)
     spent = sum(1.0 - look.confidence for look in _before(certificate, looks, local))
     old = None if _counted(local, looks) else old_certificate(local, spent)
     echo(f"  {describe(old, local)}")
@@ -127,7 +127,7 @@ def recertify(
     out: Path,
     *,
     site: str,
-    book: Path,
+    ledger_path: Path,
     target: float | None = None,
     confidence: float | None = None,
     second_look: str = "",
@@ -139,7 +139,7 @@ def recertify(
         local: the site's cases, scored by the old bundle.
         out: folder of the new bundle; must not exist.
         site: name of the clinic.
-        book: the site's ledger. A second look is detected by this ledger and by that of the bundle.
+        ledger_path: the site's ledger. A second look is detected by this ledger and by that of the bundle.
         target: sensitivity; None takes that of the old certificate.
         confidence: one-sided; None takes that of the old certificate.
         second_look: the reason for using cases that have chosen a threshold before; empty: refused.
@@ -173,10 +173,10 @@ def recertify(
     def make_policy(joint: JointThresholds, scores: NDArray[np.float64]) -> Policy:
         return with_thresholds(bundle.policy, joint)
 
-    read = ledger.read(book)
+    read = ledger.read(ledger_path)
     # Repeating the same look adds no line, so it works even if the ledger cannot be written.
     again = _repeated(read, local, site, settings) is not None
-    with nullcontext(read) if again else ledger.locked(book) as looks:
+    with nullcontext(read) if again else ledger.locked(ledger_path) as looks:
         repeated = _repeated(looks, local, site, settings)
         earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
         if earlier and repeated is None and not second_look:
@@ -202,7 +202,9 @@ def recertify(
             local.cases, local.table, bundle.policy.calibrator, config, origin, make_policy
         )
         if repeated is None:
-            ledger.append(book, ledger.entry_from_certificate(certificate, settings, local.files_sha256))
+            ledger.append(
+                ledger_path, ledger.entry_from_certificate(certificate, settings, local.files_sha256)
+            )
     return seal_again(bundle, out, policy, certificate, local)
 
 

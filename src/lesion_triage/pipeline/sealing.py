@@ -82,7 +82,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     validation, fitting = predictions.read(run.folder / "predictions", "validation")
     calibration, digest = predictions.read(run.folder / "predictions", "calibration")
     require_positives(run)
-    config, book = run.config.calibrate, ledger_of(run)
+    config, ledger_path = run.config.calibrate, ledger_of(run)
     certified = gather_cases(calibration)
     cases, files = cases_sha256(certified), files_sha256(file_fingerprints(certified))
     certifying = records(run, "calibration")
@@ -91,7 +91,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
         validation=fitting,
         calibration=digest,
     )
-    with ledger.locked(book) as looks:
+    with ledger.locked(ledger_path) as looks:
         repeated = ledger.find_repeated_look(looks, cases, calibration.model_sha256, settings)
         before = looks if repeated is None else looks[: looks.index(repeated)]
         earlier = ledger.looks_at_pictures(before, cases, files)
@@ -109,7 +109,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
         )
         policy, certificate = certify(validation, calibration, config, origin)
         if repeated is None:
-            ledger.append(book, ledger.entry_from_certificate(certificate, settings, files))
+            ledger.append(ledger_path, ledger.entry_from_certificate(certificate, settings, files))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
     _report_certificate(certificate, tracker)

@@ -14,7 +14,7 @@ from lesion_triage.calibrate.cases import lowest_score_by_unit
 from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof.exact_distributions import Floats, granted_misses, violation_probability
 from lesion_triage.proof.pool_draws import CONFIDENCE, SIZES, TARGETS, draw
-from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each
+from lesion_triage.proof.trial import EvaluationPopulation, Rule, Trial, certify_each
 
 PATIENTS, LESIONS_EACH, CORRELATION = 4000, 5, 0.7
 
@@ -34,7 +34,8 @@ def cluster_trials(draws: int, seed: int, rule: Rule = certified_threshold) -> I
     """Draw patients; certify the same draws by lesion, which must fail, and by patient."""
     logits = population(seed)
     lowest = np.sort(lowest_score_by_unit(logits.ravel(), np.repeat(np.arange(PATIENTS), LESIONS_EACH)))
-    by_lesion, by_patient = Judge(logits.ravel(), _NO_NEGATIVES), Judge(lowest, _NO_NEGATIVES)
+    by_lesion = EvaluationPopulation(logits.ravel(), _NO_NEGATIVES)
+    by_patient = EvaluationPopulation(lowest, _NO_NEGATIVES)
     for size in SIZES:
         drawn = draw(PATIENTS, size, draws, (seed, _STREAM, size))
         scores = logits[drawn].reshape(draws, -1)

@@ -89,7 +89,7 @@ def violation_probability(
     return binomial_tail(misses, size, at_or_below)
 
 
-def misses_to_come(positives: int, to_come: int, misses: int) -> Floats:
+def future_misses_distribution(positives: int, to_come: int, misses: int) -> Floats:
     """Distribution of the misses among ``to_come`` further positive cases, shape (to_come + 1,).
 
     The threshold is the score of rank ``misses + 1`` among ``positives``, and no scores are tied. All orders
@@ -103,12 +103,12 @@ def misses_to_come(positives: int, to_come: int, misses: int) -> Floats:
     return np.exp(np.array(ways) - _log_choose(positives + to_come, to_come))
 
 
-def dealt(marked: int, cases: int, hand: int) -> Floats:
-    """Distribution of the marked cases among ``hand`` drawn without replacement, shape (marked + 1,)."""
+def hypergeometric_distribution(marked: int, cases: int, drawn: int) -> Floats:
+    """Distribution of the marked cases among ``drawn`` taken without replacement, shape (marked + 1,)."""
     law = np.zeros(marked + 1)
-    for x in range(max(0, hand - (cases - marked)), min(marked, hand) + 1):
-        ways = _log_choose(marked, x) + _log_choose(cases - marked, hand - x)
-        law[x] = math.exp(ways - _log_choose(cases, hand))
+    for x in range(max(0, drawn - (cases - marked)), min(marked, drawn) + 1):
+        ways = _log_choose(marked, x) + _log_choose(cases - marked, drawn - x)
+        law[x] = math.exp(ways - _log_choose(cases, drawn))
     return law
 
 

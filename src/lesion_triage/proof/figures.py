@@ -15,7 +15,7 @@ from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.proof.exact_distributions import Floats
 from lesion_triage.proof.findings import Findings
-from lesion_triage.proof.mapie_comparison import Granted
+from lesion_triage.proof.mapie_comparison import AllowedMisses
 from lesion_triage.proof.splits import Splits
 from lesion_triage.proof.trial import Expected, Trial
 
@@ -82,7 +82,7 @@ def splits(found: Sequence[Splits]) -> bytes:
     return _png(figure)
 
 
-def misses(by_size: Sequence[Granted], version: str) -> bytes:
+def misses(by_size: Sequence[AllowedMisses], version: str) -> bytes:
     """Misses allowed at each size, and how many fewer MAPIE allows in either configuration."""
     figure = _figure(7.4, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))

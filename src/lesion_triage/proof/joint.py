@@ -75,7 +75,7 @@ def certify_draws(
         rule: for the groups.
         target: sensitivity.
     """
-    inside = members_of(pool.cases, wanted)
+    inside = group_masks(pool.cases, wanted)
     common = np.empty(drawn.shape[0])
     served = {key: np.full(drawn.shape[0], np.nan) for key in [(ALL_UNITS, ALL_UNITS), *inside]}
     for number, members in enumerate(drawn):
@@ -89,7 +89,7 @@ def certify_draws(
     return Draws(common, served)
 
 
-def members_of(cases: Sequence[Case], wanted: Sequence[GroupBy]) -> dict[Key, NDArray[np.bool_]]:
+def group_masks(cases: Sequence[Case], wanted: Sequence[GroupBy]) -> dict[Key, NDArray[np.bool_]]:
     """Which cases belong to each group, shape (cases,), by (dimension, group)."""
     labels = {dimension.by: [group_labels(case, dimension) for case in cases] for dimension in wanted}
     return {
@@ -155,7 +155,7 @@ def _judged(
 def _for_all_alone(pool: Pool, drawn: NDArray[np.intp], target: float) -> Trial:
     """Negative control: a certificate for everyone together, read as one for every class and sex."""
     found = certify_draws(pool, drawn, (), "common_threshold", target)
-    read_for = [(ALL_UNITS, ALL_UNITS), *members_of(pool.cases, COMMON)]
+    read_for = [(ALL_UNITS, ALL_UNITS), *group_masks(pool.cases, COMMON)]
     found = Draws(found.common, dict.fromkeys(read_for, found.common))
     name = "certificate for all, read for every class and sex"
     judged = _judged(pool, found, COMMON, "common_threshold", name, drawn.shape[1], target)
@@ -185,7 +185,7 @@ def _knowing_the_truth(pool: Pool, wanted: Sequence[GroupBy], rule: Rule, target
 def _everyone_and(pool: Pool, wanted: Sequence[GroupBy]) -> dict[Key, NDArray[np.bool_]]:
     return {
         (ALL_UNITS, ALL_UNITS): np.ones(len(pool.cases), dtype=np.bool_),
-        **members_of(pool.cases, wanted),
+        **group_masks(pool.cases, wanted),
     }
 
 
@@ -194,7 +194,7 @@ def _specificity(pool: Pool, rule: Rule, found: Draws) -> float:
     if rule == "common_threshold":
         return float(specificity(pool.negatives, found.common).mean())
     below = 0.0
-    for key, mask in members_of(pool.negative_cases, (SEX,)).items():
+    for key, mask in group_masks(pool.negative_cases, (SEX,)).items():
         thresholds = found.served.get(key, np.empty(0))
         certified = thresholds[~np.isnan(thresholds)]
         below += float(mask.sum() * specificity(pool.negatives[mask], certified).sum())

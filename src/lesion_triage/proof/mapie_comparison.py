@@ -43,7 +43,7 @@ _FIGURE_COUNTS = range(60, 601, 6)
 
 
 @dataclass(frozen=True)
-class Granted:
+class AllowedMisses:
     """Misses allowed by each, for scores without ties, for which they depend on n alone."""
 
     positives: int
@@ -64,7 +64,7 @@ class Granted:
 
 
 @dataclass(frozen=True)
-class Duel:
+class PairedRun:
     """Both on the same draws from the population."""
 
     positives: int
@@ -96,10 +96,10 @@ class Comparison:
     """Everything that was compared with MAPIE."""
 
     version: str
-    granted: tuple[Granted, ...]
-    by_size: tuple[Granted, ...]
+    granted: tuple[AllowedMisses, ...]
+    by_size: tuple[AllowedMisses, ...]
     """At 0.95 and many sizes, for the figure."""
-    duels: tuple[Duel, ...]
+    duels: tuple[PairedRun, ...]
 
     @property
     def passed(self) -> bool:
@@ -121,14 +121,14 @@ def compare(pool: Pool, draws: int, seed: int) -> Comparison | None:
     sizes = sorted({*PUBLISHED, *SIZES} - {1000})
     return Comparison(
         version=version("mapie"),
-        granted=tuple(granted(n, target) for target in TARGETS for n in sizes),
-        by_size=tuple(granted(n, 0.95) for n in _FIGURE_COUNTS),
-        duels=tuple(_duels(pool, draws, seed)),
+        granted=tuple(misses_allowed_by_each(n, target) for target in TARGETS for n in sizes),
+        by_size=tuple(misses_allowed_by_each(n, 0.95) for n in _FIGURE_COUNTS),
+        duels=tuple(_paired_runs(pool, draws, seed)),
     )
 
 
 @cache
-def granted(positives: int, target: float) -> Granted:
+def misses_allowed_by_each(positives: int, target: float) -> AllowedMisses:
     """Misses allowed by each for scores without ties."""
     scores = (np.arange(positives) + 0.5) / positives
     recall, miss_rate = (
@@ -137,7 +137,7 @@ def granted(positives: int, target: float) -> Granted:
     )
     ours = allowed_misses(positives, target, CONFIDENCE)
     assert ours is not None, f"{positives} positive cases are too few for any certificate"
-    return Granted(positives, target, ours, recall, miss_rate)
+    return AllowedMisses(positives, target, ours, recall, miss_rate)
 
 
 def mapie_threshold(scores: Floats, target: float, setting: Setting) -> float:
@@ -167,15 +167,15 @@ def mapie_threshold(scores: Floats, target: float, setting: Setting) -> float:
     return -np.inf if chosen is None else float(chosen)
 
 
-def _duels(pool: Pool, draws: int, seed: int) -> Iterator[Duel]:
+def _paired_runs(pool: Pool, draws: int, seed: int) -> Iterator[PairedRun]:
     for size in SIZES:
         scores = pool.scores[draw(pool.scores.size, size, draws, (seed, _POOL_STREAM, size))]
         for target in TARGETS:
-            allowed = granted(size, target)
+            allowed = misses_allowed_by_each(size, target)
             setting: Setting = "recall" if allowed.recall == allowed.best else "miss rate"
             ours, theirs, ratio = _timed(scores, target, setting)
             as_it_comes = np.array([mapie_threshold(row, target, "as it comes") for row in scores])
-            yield Duel(
+            yield PairedRun(
                 positives=size,
                 target=target,
                 draws=draws,

@@ -214,7 +214,7 @@ def _peer(compared: mapie_comparison.Comparison | None) -> Iterator[str]:
     if compared is None:
         yield "MAPIE was left out or is not installed: nothing was compared."
         return
-    ratios = [duel.time_ratio for duel in compared.duels]
+    ratios = [run.time_ratio for run in compared.duels]
     yield (
         f"MAPIE {compared.version}; one of its certificates takes {min(ratios):.0f} to {max(ratios):.0f} "
         f"times as long as one of ours (median of {compared.duels[0].draws} draws, alternating)."

@@ -15,7 +15,7 @@ from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.errors import PredictionsError
 from lesion_triage.proof.exact_distributions import Floats, granted_misses, violation_probability
 from lesion_triage.proof.pool import Pool
-from lesion_triage.proof.trial import Judge, Rule, Trial, certify_each, usual_practice
+from lesion_triage.proof.trial import EvaluationPopulation, Rule, Trial, certify_each, plug_in_threshold
 
 SIZES = (59, 93, 140, 300)
 """Positive cases in a calibration set: the fewest for 0.95 with no miss and with one; as many as in the
@@ -43,15 +43,15 @@ def pool_trials(pool: Pool, draws: int, seed: int, rule: Rule = certified_thresh
             from one source to another have their own.
         rule: under test.
     """
-    everyone = Judge(pool.scores, pool.negatives)
-    hardest = Judge(*_some(pool, "diagnosis", _HARDEST))
+    everyone = EvaluationPopulation(pool.scores, pool.negatives)
+    hardest = EvaluationPopulation(*_some(pool, "diagnosis", _HARDEST))
     for size in SIZES:
         drawn = draw(pool.scores.size, size, draws, (seed, _STREAM, size))
         scores = pool.scores[drawn]
         for target in TARGETS:
             misses = granted_misses(size, target, CONFIDENCE)
             thresholds, allowed = certify_each(scores, rule, target, CONFIDENCE)
-            usual, usual_misses = certify_each(scores, usual_practice, target, CONFIDENCE)
+            usual, usual_misses = certify_each(scores, plug_in_threshold, target, CONFIDENCE)
             yield everyone.trial(
                 "certificate",
                 "keeps",
@@ -91,8 +91,7 @@ def photographs_as_cases(pool: Pool, drawn: NDArray[np.intp], rule: Rule, target
     table = pool.photographs()
     photographs = table[drawn].reshape(drawn.shape[0], -1)
     thresholds = [rule(row[~np.isnan(row)], target, CONFIDENCE)[0] for row in photographs]
-    judge = Judge(table[~np.isnan(table)], np.empty(0))
-    return judge.trial(
+    return EvaluationPopulation(table[~np.isnan(table)], np.empty(0)).trial(
         "photographs taken for independent cases",
         "breaks",
         drawn.shape[1],
@@ -110,7 +109,7 @@ def _carried(pool: Pool, size: int, draws: int, seed: int, rule: Rule, target: f
         issued_on, (positives, negatives) = sources[here][0], sources[there]
         drawn = draw(issued_on.size, size, draws, (seed, _STREAM, size, here))
         thresholds, allowed = certify_each(issued_on[drawn], rule, target, CONFIDENCE)
-        yield Judge(positives, negatives).trial(
+        yield EvaluationPopulation(positives, negatives).trial(
             f"issued on {_SOURCES[here]}, used on {_SOURCES[there]}",
             # The reverse errs upwards: the promise holds, at a price in specificity.
             "breaks" if here == 0 else "shown",

@@ -12,7 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.calibrate.certificate import certified_threshold
-from lesion_triage.proof.exact_distributions import Floats, dealt, granted_misses, misses_to_come
+from lesion_triage.proof.exact_distributions import (
+    Floats,
+    future_misses_distribution,
+    granted_misses,
+    hypergeometric_distribution,
+)
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.pool_draws import CONFIDENCE, TARGETS
 from lesion_triage.proof.trial import Rule
@@ -67,12 +72,12 @@ def law_of_misses(positives: int, cases: int, target: float) -> Floats:
     The number of positive cases in the first half is hypergeometric. Given it, the misses are beta-binomial.
     """
     law = np.zeros(positives + 1)
-    for certifying, chance in enumerate(dealt(positives, cases, cases // 2)):
+    for certifying, chance in enumerate(hypergeometric_distribution(positives, cases, cases // 2)):
         if chance < 1e-12:
             continue
         allowed = granted_misses(certifying, target, CONFIDENCE)
         assert allowed >= 0, "a half with a probability worth counting has too few positive cases"
-        given = misses_to_come(certifying, positives - certifying, allowed)
+        given = future_misses_distribution(certifying, positives - certifying, allowed)
         law[: given.size] += chance * given
     return law
 

@@ -94,7 +94,7 @@ def _limit(draws: int, delta: float) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class EvaluationPopulation:
     """The population on which a promise is judged."""
 
     positives: Floats
@@ -151,7 +151,7 @@ def certify_each(drawn: Floats, rule: Rule, target: float, confidence: float) ->
     return np.array([threshold for threshold, _, _ in chosen]), allowed.pop()
 
 
-def usual_practice(positive_scores: Floats, target: float, confidence: float, /) -> tuple[float, int, int]:
+def plug_in_threshold(positive_scores: Floats, target: float, confidence: float, /) -> tuple[float, int, int]:
     """The highest threshold that reaches the target on the calibration cases themselves; no confidence."""
     ordered = np.sort(positive_scores)
     misses = positive_scores.size - math.ceil(round(positive_scores.size * target, 9))

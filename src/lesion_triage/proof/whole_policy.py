@@ -46,7 +46,7 @@ _RULES = RedFlags(
 
 
 @dataclass(frozen=True, eq=False)
-class Served:
+class ReferralShares:
     """What the policy does with the positive cases of the pool, at every threshold that a draw can give."""
 
     by_score: Floats
@@ -78,27 +78,27 @@ def whole_policy_trials(
         seed: of the draws, of the refusals and of the answers.
         rule: under test.
     """
-    served = serve(planted(pool.cases, seed))
+    shares = referral_shares(with_random_refusals(pool.cases, seed))
     for size in SIZES:
         drawn = draw(len(pool.cases), size, draws, (seed, _STREAM, size))
         for target in TARGETS:
-            alone, allowed = certify_each(served.by_score[drawn], rule, target, CONFIDENCE)
-            counting, _ = certify_each(served.counted[drawn], rule, target, CONFIDENCE)
-            for what, expected, thresholds, shares in (
-                ("whole policy", "keeps", alone, served.sent_up),
-                ("whole policy, no history is sent", "keeps", alone, served.sent_up_without_history),
-                ("whole policy, red flags counted", "keeps", counting, served.sent_up),
+            alone, allowed = certify_each(shares.by_score[drawn], rule, target, CONFIDENCE)
+            counting, _ = certify_each(shares.counted[drawn], rule, target, CONFIDENCE)
+            for what, expected, thresholds, sent_up in (
+                ("whole policy", "keeps", alone, shares.sent_up),
+                ("whole policy, no history is sent", "keeps", alone, shares.sent_up_without_history),
+                ("whole policy, red flags counted", "keeps", counting, shares.sent_up),
                 (
                     "red flags counted, then no history is sent",
                     "breaks",
                     counting,
-                    served.sent_up_without_history,
+                    shares.sent_up_without_history,
                 ),
                 (
                     "refused cases counted, then sent away; no history",
                     "breaks",
                     alone,
-                    served.sent_up_if_refused_are_not,
+                    shares.sent_up_if_refused_are_not,
                 ),
             ):
                 yield Trial(
@@ -108,18 +108,18 @@ def whole_policy_trials(
                     target=target,
                     confidence=CONFIDENCE,
                     draws=draws,
-                    violations=int(np.count_nonzero(served.at(shares, thresholds) < target)),
+                    violations=int(np.count_nonzero(shares.at(sent_up, thresholds) < target)),
                     misses_allowed=allowed,
                 )
 
 
-def planted(cases: tuple[Case, ...], seed: int) -> tuple[Case, ...]:
+def with_random_refusals(cases: tuple[Case, ...], seed: int) -> tuple[Case, ...]:
     """The cases with refusals and answers drawn at random."""
     rng = np.random.default_rng((seed, _STREAM))
-    return tuple(_planted(case, rng) for case in cases)
+    return tuple(_with_random_refusals(case, rng) for case in cases)
 
 
-def _planted(case: Case, rng: np.random.Generator) -> Case:
+def _with_random_refusals(case: Case, rng: np.random.Generator) -> Case:
     bled = bool(rng.random() < BLED)
     refused = rng.random(len(case.rows)) < REFUSED
     return Case(
@@ -136,13 +136,13 @@ def _planted(case: Case, rng: np.random.Generator) -> Case:
     )
 
 
-def serve(cases: tuple[Case, ...]) -> Served:
+def referral_shares(cases: tuple[Case, ...]) -> ReferralShares:
     """Decide every case at every threshold that a certificate on a draw of them could set."""
     by_score = case_scores(cases, _CALIBRATOR, "max")
     counted = np.where(red_flag_mask(cases, _RULES), np.inf, by_score)
     thresholds = np.unique(by_score[np.isfinite(by_score)])
     shares = np.array([_shares(cases, threshold) for threshold in thresholds])
-    return Served(by_score, counted, thresholds, *shares.T)
+    return ReferralShares(by_score, counted, thresholds, *shares.T)
 
 
 def _shares(cases: tuple[Case, ...], threshold: float) -> tuple[float, float, float]:
