@@ -175,6 +175,14 @@ def test_a_yes_about_one_photograph_is_a_yes_about_the_case(table, score, tmp_pa
         (f"case_id,image,history\na,b.png,{'[' * 100_000}\n", "line 2: history: "),
         ("case_id,image\na,b.png\nc,d.png\na,e.png\n", "line 4: the case_id of line 2 appears again;"),
         ("case_id,image\na,b.png\na,b.png\n", "line 3: its case already has this photograph;"),
+        (
+            "case_id,image,age_years\na,b.png,39\na,c.png,\na,d.png,41\n",
+            "line 4: an earlier line of its case has another age_years",
+        ),
+        (
+            "case_id,image,sex\na,b.png,male\na,c.png,unknown\na,d.png,female\n",
+            "line 4: an earlier line of its case has another sex",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_place_and_reason(

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from lesion_triage.backlog.photographs import Source, file_bytes, in_one_line, read_photographs
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.history import history_from_text, history_to_text, merge_histories
+from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS
 from lesion_triage.data.unicode_paths import UnicodePathResolver
 from lesion_triage.errors import BacklogError
 
@@ -78,7 +79,8 @@ def freeze(source: Source, path: Path, part_cases: int) -> FrozenBacklog:
         part_cases: cases per part; the last has fewer.
 
     Raises:
-        BacklogError: the backlog cannot be read, is empty, or names a case twice.
+        BacklogError: the backlog cannot be read, is empty, names a case twice, or has two numbers or two
+            groups of one field for a case.
         OSError: ``path`` cannot be written.
     """
     digest, keys = hashlib.sha256(), array("Q")
@@ -206,7 +208,7 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[Case]:
         has_files = False
         contents: dict[str, None] = {}  # paths or hashes; ordered; a folder may hold many thousands
         spellings: dict[str, list[str]] = {}
-        histories: list[str] = []
+        histories: dict[str, int] = {}  # with the first row of each
         first = 0
         for photograph in group:
             first = first or photograph.row
@@ -217,10 +219,10 @@ def _cases(source: Source, left_out: Counter[str]) -> Iterator[Case]:
                     "photograph; name each photograph of a case once."
                 )
             contents[content] = None
-            histories.append(photograph.history)
+            histories.setdefault(photograph.history, photograph.row)
             has_files = photograph.data is None
         images, hashes = (tuple(contents), ()) if has_files else ((), tuple(contents))
-        history = _merge_histories(histories)
+        history = _merge_histories(histories, source)
         yield Case(position, case_id, images, hashes, len(contents), history, first)
 
 
@@ -242,10 +244,24 @@ def _is_respelled_path(image: str, paths_by_nfc: dict[str, list[str]], images: P
         return False
 
 
-def _merge_histories(histories: list[str]) -> str:
-    if len(set(histories)) == 1:
-        return histories[0]
-    return history_to_text(merge_histories([history_from_text(text) for text in histories]))
+def _merge_histories(histories: dict[str, int], source: Source) -> str:
+    """Merge the histories of a case, each given with its row.
+
+    Of two numbers or groups either may be the one that raises a red flag, so neither is preferred.
+    """
+    if len(histories) == 1:
+        return next(iter(histories))
+    parsed = [history_from_text(text) for text in histories]
+    merged = merge_histories(parsed)
+    for history, row in zip(parsed, histories.values(), strict=True):
+        for name in (*NUMBER_FIELDS, *GROUP_FIELDS):
+            if getattr(history, name) not in (None, getattr(merged, name)):
+                raise BacklogError(
+                    f"{source.path}, {source.row_noun} {row}: an earlier {source.row_noun} of its case has "
+                    f"another {name}, and the urgency may depend on which is right; correct it, or make them "
+                    "two cases."
+                )
+    return history_to_text(merged)
 
 
 def _case_id_hash(case_id: str) -> int:

@@ -158,7 +158,11 @@ def parse_decimal(text: str) -> float:
 
 
 def merge_histories(histories: Sequence[History]) -> History:
-    """Merge histories about the same lesion: a yes outweighs a no, otherwise the first answer counts."""
+    """Merge histories about the same lesion: a yes outweighs a no, otherwise the first answer counts.
+
+    Whether another number or group would send the case up depends on the policy; a caller that decides how
+    urgent a case is refuses two.
+    """
     answers: dict[str, Any] = {}
     for name in History.model_fields:
         given = [answer for one in histories if (answer := getattr(one, name)) is not None]
