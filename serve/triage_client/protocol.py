@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from lesion_triage.bundle.document import Document
 from lesion_triage.bundle.history import NO_HISTORY, History
+from lesion_triage.bundle.retry_after import requested_pause_s
 from lesion_triage.bundle.schema import Answer
 from lesion_triage.errors import LesionTriageError
 
@@ -106,13 +107,10 @@ class RetryPolicy:
     """Doubled for each retry, with jitter; a longer Retry-After is obeyed, up to a minute."""
     random: random.Random = field(default_factory=random.SystemRandom)
 
-    def pause_s(self, attempts: int, retry_after: str | None) -> float:
-        """Seconds to wait after ``attempts`` attempts, given the Retry-After header ``retry_after``."""
+    def pause_s(self, attempts: int, retry_after: str) -> float:
+        """Seconds to wait after ``attempts`` attempts; ``retry_after`` is the header, empty if none came."""
         backoff_s = self.first_pause_s * 2.0 ** (attempts - 1) * (1 + self.random.random())
-        requested_s = (
-            float(retry_after) if retry_after and retry_after.isdecimal() and len(retry_after) < 6 else 0.0
-        )
-        return min(_LONGEST_PAUSE_S, max(backoff_s, requested_s))
+        return min(_LONGEST_PAUSE_S, max(backoff_s, requested_pause_s(retry_after)))
 
 
 def case_request(
@@ -186,7 +184,7 @@ def send_with_retries(
                 f"No answer after {attempts} tries ({type(reply).__name__}); queue the case as of band 1."
             )
             raise UnansweredError(sentence)
-        retry_after = reply.headers.get("retry-after") if isinstance(reply, httpx.Response) else None
+        retry_after = reply.headers.get("retry-after", "") if isinstance(reply, httpx.Response) else ""
         yield retry_policy.pause_s(attempts, retry_after)
 
 

@@ -11,6 +11,8 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -293,10 +295,14 @@ def test_a_key_that_no_server_takes_is_refused_before_anything_is_sent(key: str)
 def test_pause_grows_is_no_shorter_than_the_server_asks_and_has_an_end():
     retry_policy = RetryPolicy(first_pause_s=1.0)
     for tries in (1, 2, 3):
-        assert 2 ** (tries - 1) <= retry_policy.pause_s(tries, None) <= 2**tries
+        assert 2 ** (tries - 1) <= retry_policy.pause_s(tries, "") <= 2**tries
     assert retry_policy.pause_s(1, "7") == 7
     assert retry_policy.pause_s(1, "1e9") <= 2
-    assert retry_policy.pause_s(1, "99999") == retry_policy.pause_s(99, None) == 60
+    in_half_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert 28 <= retry_policy.pause_s(1, in_half_a_minute) <= 30
+    for header in ("99999", "100000", "Wed, 21 Oct 2099 07:28:00 GMT"):
+        assert retry_policy.pause_s(1, header) == 60
+    assert retry_policy.pause_s(99, "") == 60
 
 
 def test_errors_are_of_one_family():

@@ -6,11 +6,9 @@ No redirect is followed, no proxy is used, and nothing of the reply is read beyo
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
+from lesion_triage.bundle.retry_after import requested_pause_s
 from triage_server.webhooks.callbacks import Callback, signature
 
 TIMEOUT_S = 15.0
@@ -24,7 +22,7 @@ class Reply:
 
     status: int | None
     """None: no reply in time, or none that is HTTP."""
-    retry_after_s: float | None = None
+    retry_after_s: float = 0.0
 
     @property
     def is_accepted(self) -> bool:
@@ -64,23 +62,15 @@ async def _post(callback: Callback, request: bytes) -> Reply:
                 raise ValueError("no status line")
             status = int(code)
         # Once the message is accepted nothing else matters, least of all a fault in the other headers.
-        return Reply(status, None if 200 <= status < 300 else _retry_after(head))
+        return Reply(status, 0.0 if 200 <= status < 300 else _retry_after_s(head))
     finally:
         writer.transport.abort()
 
 
-def _retry_after(head: str) -> float | None:
-    """Seconds that the receiver asks for, as a number or a date (RFC 9110, section 10.2.3)."""
+def _retry_after_s(head: str) -> float:
+    """Seconds that the receiver asks to wait; 0 if it does not."""
     for line in head.split("\r\n")[1:]:
         name, _, value = line.partition(":")
-        if name.strip().lower() != "retry-after":
-            continue
-        value = value.strip()
-        if value.isdecimal():
-            return float(value[:9])
-        with suppress(ValueError, OverflowError):
-            timestamp = parsedate_to_datetime(value)
-            return max(
-                0.0, (timestamp.replace(tzinfo=timestamp.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
-            )
-    return None
+        if name.strip().lower() == "retry-after":
+            return requested_pause_s(value)
+    return 0.0

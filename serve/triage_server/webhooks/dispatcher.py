@@ -213,7 +213,7 @@ class Dispatcher:
     async def _postpone(self, entry: OutboxEntry, progress: _UnsavedProgress, reply: Reply) -> None:
         """Try again later: not before the receiver asks, within limits, nor after the last attempt is due."""
         now, pause = time.time(), self._backoff_s(entry.attempts + progress.attempts - 1)
-        next_at = now + min(max(pause, reply.retry_after_s or 0.0), _LONGEST_PAUSE_S)
+        next_at = now + min(max(pause, reply.retry_after_s), _LONGEST_PAUSE_S)
         if entry.until > now:
             next_at = min(next_at, entry.until)
         await self._outbox.run(lambda box: box.postpone(entry, progress.attempts, reply.status, next_at))
