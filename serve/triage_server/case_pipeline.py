@@ -168,14 +168,23 @@ async def read_json_body(request: Request, slot: CaseSlot) -> bytes:
     Raises:
         RequestError: the body is too long, or there is no room for it.
     """
-    settings = service_of(request).settings
-    body = await read_body(request, max_body_bytes=settings.max_body_bytes, reserve=slot.reserve_bytes)
-    parsing_bytes = parsing_memory_bytes(body)
-    if len(body) + parsing_bytes > settings.max_pending_bytes:
-        # It would never fit, however long the client waits.
-        raise RequestError("body_too_large", limit=settings.max_pending_bytes // WIDE_MEMORY_FACTOR)
-    slot.reserve_bytes(parsing_bytes)
+    limit = service_of(request).settings.max_body_bytes
+    body = await read_body(request, max_body_bytes=limit, reserve=slot.reserve_bytes)
+    reserve_parsing_memory(request, slot, parsing_memory_bytes(body))
     return body
+
+
+def reserve_parsing_memory(request: Request, slot: CaseSlot, size_bytes: int) -> None:
+    """Reserve what parsing a body takes beside the body itself.
+
+    Raises:
+        RequestError: there is no room for it now, or never.
+    """
+    most = service_of(request).settings.max_pending_bytes
+    if slot.held_bytes + size_bytes > most:
+        # It would never fit, however long the client waits.
+        raise RequestError("body_too_large", limit=most // WIDE_MEMORY_FACTOR)
+    slot.reserve_bytes(size_bytes)
 
 
 @asynccontextmanager

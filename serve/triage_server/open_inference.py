@@ -17,11 +17,13 @@ from triage_server.case_pipeline import (
     CaseParser,
     ProtocolAdapter,
     check_ready,
-    read_json_body,
     recording_refusals,
+    reserve_parsing_memory,
     respond,
 )
 from triage_server.examples import ANSWERS, HISTORY, PICTURE
+from triage_server.intake import read_body
+from triage_server.json_body import parsing_memory_bytes
 from triage_server.openapi import (
     ACCESS_CODES,
     CASE_CODES,
@@ -90,7 +92,8 @@ class ModelReady(Ready):
 async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
     service = service_of(request)
     name, version = service.bundle.header.name, service.bundle.sha256
-    body = await read_json_body(request, slot)
+    limit = service.settings.max_body_bytes
+    body = await read_body(request, max_body_bytes=limit, reserve=slot.reserve_bytes)
     header_lengths = request.headers.getlist(_HEADER)
     if header_lengths and not (
         len(header_lengths) == 1
@@ -100,7 +103,9 @@ async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
     ):
         raise RequestError("document_not_valid", fields="Inference-Header-Content-Length")
     length = int(header_lengths[0]) if header_lengths else len(body)
-    return lambda: parse_case(body[:length], body[length:], name, version)
+    # Of the binary part nothing is parsed: its elements are cut out, and so are in memory twice.
+    reserve_parsing_memory(request, slot, parsing_memory_bytes(body[:length]) + len(body) - length)
+    return lambda: parse_case(body[:length], memoryview(body)[length:], name, version)
 
 
 ADAPTER = ProtocolAdapter("open-inference", (JSON_TYPE, "application/octet-stream"), _receive)

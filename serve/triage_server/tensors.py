@@ -135,11 +135,12 @@ INPUTS = (
 _OUTPUT_NAMES = {one.name for one in OUTPUTS}
 
 
-def parse_case(body: bytes, binary: bytes, name: str, version: str) -> ParsedCase:
+def parse_case(body: bytes, binary: memoryview, name: str, version: str) -> ParsedCase:
     """The case in a request, from its JSON part and its binary part."""
     tree = json_body.parse(body)
     infer_request = json_body.validate_as(InferRequest, tree)
-    for place in (tree, tree.get("parameters")):
+    parts = (tree, *tree["inputs"])
+    for place in (*parts, *(part.get("parameters") for part in parts)):
         # Others are ignored, as the protocol asks; but a history that is ignored is a red flag unseen.
         if isinstance(place, dict) and not {IMAGE_INPUT, HISTORY_INPUT}.isdisjoint(place):
             raise RequestError("document_not_valid", fields="image or history outside inputs")
@@ -199,7 +200,7 @@ def _history_text(element: object) -> bytes:
     raise RequestError("history_not_valid", fields="not a text, or too long")
 
 
-def _split_elements(data: bytes, size: int) -> list[bytes]:
+def _split_elements(data: memoryview, size: int) -> list[bytes]:
     """The elements of a tensor of bytes in the binary extension: each has its length, then its bytes."""
     if len(data) < size:
         raise RequestError("document_not_valid", fields="binary_data_size: more bytes than were sent")
@@ -212,5 +213,5 @@ def _split_elements(data: bytes, size: int) -> list[bytes]:
             raise RequestError(
                 "document_not_valid", fields="binary_data_size: incomplete elements, or too many"
             )
-        found.append(data[start:offset])
+        found.append(bytes(data[start:offset]))
     return found

@@ -162,6 +162,17 @@ def test_an_element_longer_than_its_tensor_is_refused(ask: Ask, make_app: MakeAp
     assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
 
 
+def test_memory_is_reserved_for_parsing_the_json_part_alone(ask: Ask, make_app: MakeApp, draw: Any):
+    photograph = draw()
+    request = binary(photograph)
+    length = int(request["headers"]["Inference-Header-Content-Length"])
+    most = len(request["content"]) + 3 * length + len(request["content"]) - length
+    answered = ask(make_app(max_pending_bytes=most), "POST", INFER, **request)
+    assert answered.status_code == 200, answered.text
+    refused = ask(make_app(max_pending_bytes=most - 1), "POST", INFER, **request)
+    assert (refused.status_code, refused.json()["code"]) == (413, "body_too_large")
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -185,6 +196,18 @@ def test_a_request_of_another_shape_is_refused_with_the_protocol_s_member(
     document = response.json()
     assert (response.status_code, document["code"]) == (422, "document_not_valid")
     assert document["error"] == document["detail"]
+
+
+@pytest.mark.parametrize(
+    "part", [{"history": '{"bleeding": true}'}, {"parameters": {"history": "{}"}}], ids=str
+)
+def test_a_history_inside_an_input_is_refused_and_not_overlooked(
+    part: dict[str, Any], ask: Ask, make_app: MakeApp, draw: Any
+):
+    document = as_tensors(draw())
+    document["inputs"][0] |= part
+    response = infer(ask, make_app(), document)
+    assert (response.status_code, response.json()["code"]) == (422, "document_not_valid")
 
 
 def test_other_members_and_parameters_are_ignored(ask: Ask, make_app: MakeApp, draw: Any):
