@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,37 @@ def test_a_measure_that_is_no_number_is_not_called_no_worse(old, tmp_path):
     made_runs.rewrite(results, slices=[part])
     worse = lines(compare(open_evidence(old), open_evidence(new)), Level.WORSE)
     assert worse == {f"{name}: all" for name in ("auroc", "sensitivity", "specificity", "referral_rate")}
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "said"),
+    [
+        ("report/results.json", {"slices": 3}, r"results\.json: damaged \(slices: "),
+        ("report/results.json", {"slices": [{"name": "all"}]}, r"damaged \(slices\.0\.title: Field required"),
+        (
+            "report/results.json",
+            {"slices": [{"name": "a", "title": "A", "metrics": {"auroc": {"value": 1, "low": "x"}}}]},
+            r"damaged \(slices\.0\.metrics\.auroc\.low: ",
+        ),
+        ("report/results.json", {"parity": {"images": 3}}, r"damaged \(parity\.largest_score_difference: "),
+        ("audit_with_model/audit.json", {"verdict": "good"}, r"audit\.json: damaged \(verdict: "),
+        ("audit_with_model/audit.json", {"facts": []}, r"audit\.json: damaged \(facts: "),
+    ],
+)
+def test_a_record_that_was_damaged_by_hand_is_one_sentence(old, tmp_path, capsys, file, changes, said):
+    new = made_runs.make(tmp_path / "new")
+    made_runs.rewrite(new / file, **changes)
+    assert cli.main(["change-record", str(new), "--against", str(old)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(said, error)
+    assert error.count("\n") == 1
+
+
+def test_results_that_are_no_document_are_damaged_and_not_missing(old, tmp_path):
+    new = made_runs.make(tmp_path / "new")
+    (new / "report" / "results.json").write_text("[]")
+    with pytest.raises(RunError, match=r"results\.json: damaged"):
+        compare(open_evidence(old), open_evidence(new))
 
 
 def test_a_slice_that_got_worse_is_seen_though_all_cases_together_did_not(tmp_path):

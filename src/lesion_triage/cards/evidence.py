@@ -9,7 +9,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ValidationError
 
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import HEADER_FILE as BUNDLE_HEADER
@@ -43,6 +45,47 @@ _AUDITED = ("format", "verdict", "facts", "findings")
 _COUNTS = ("source", "synthetic", "sha256", "records", "counts")
 
 
+class _Interval(BaseModel):
+    value: float
+    low: float
+    high: float
+
+
+class _Slice(BaseModel):
+    name: str
+    title: str
+    metrics: dict[str, _Interval | None] = {}
+    sensitivity_exact: _Interval | None = None
+    specificity_exact: _Interval | None = None
+    referral_rate_exact: _Interval | None = None
+
+
+class _Parity(BaseModel):
+    images: int
+    largest_score_difference: float
+    decision_flips: int | None
+
+
+class _Results(BaseModel):
+    """What is read of ``results.json``."""
+
+    slices: tuple[_Slice, ...] = ()
+    parity: Annotated[_Parity | None, BeforeValidator(lambda found: found or None)] = None
+
+
+class _Finding(BaseModel):
+    code: str
+    counts_as: str
+
+
+class _Audit(BaseModel):
+    """What is read of ``audit.json``."""
+
+    verdict: Literal["pass", "warn", "fail"]
+    facts: dict[str, Any] = {}
+    findings: tuple[_Finding, ...] = ()
+
+
 @dataclass(frozen=True)
 class BundleEvidence:
     """One bundle and its evidence."""
@@ -55,18 +98,25 @@ class BundleEvidence:
     data: Mapping[str, Any] | None
     """Source and counts of the dataset; None: not known."""
 
+    def results_of_run(self) -> dict[str, Any] | None:
+        """Results of the run, which may be those of another bundle; None: there are none.
+
+        Raises:
+            RunError: they are damaged. The same for ``results`` and ``audit``.
+        """
+        return self._read(RESULTS, _Results)
+
     def results(self) -> dict[str, Any] | None:
         """Results of exactly this bundle; None: there are none."""
-        found = self.dossier.get(RESULTS)
-        mine = isinstance(found, dict) and found.get("bundle_sha256") == self.bundle.sha256
-        return found if mine else None
+        found = self.results_of_run()
+        return found if found and found.get("bundle_sha256") == self.bundle.sha256 else None
 
     def audit(self) -> dict[str, Any] | None:
         """The audit of this graph and its data, else that of the data alone; None: there is none."""
         certificate = self.bundle.certificate
         for file in (AUDIT_MODEL, AUDIT):
-            found = self.dossier.get(file)
-            if not isinstance(found, dict):
+            found = self._read(file, _Audit)
+            if found is None:
                 continue
             facts = found.get("facts", {})
             of_the_data = certificate.manifest_sha256 in (None, facts.get("manifest_sha256"))
@@ -74,6 +124,21 @@ class BundleEvidence:
             if of_the_data and of_the_model:
                 return found
         return None
+
+    def _read(self, file: str, content: type[BaseModel]) -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.dossier.get(file)
+        if found is None:
+            return None
+        try:
+            content.model_validate(found)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(map(str, first["loc"])) or "document"
+            raise RunError(
+                f"{self.dossier.path(file)}: damaged ({place}: {first['msg']}); restore it, or run the stage "
+                "that wrote it again."
+            ) from None
+        return found
 
     def purpose(self) -> str:
         """The text on intended use in its model card."""

@@ -57,11 +57,9 @@ def check(evidence: BundleEvidence, *, allow_synthetic: bool, trusted: Path | No
 
 def _parity(evidence: BundleEvidence) -> str:
     """Parity of this graph. A recertified bundle has that of the run that made the graph."""
-    found = evidence.dossier.get(RESULTS)
-    parity: dict[str, Any] = {}
-    if isinstance(found, dict) and found.get("model_sha256") == evidence.bundle.certificate.model_sha256:
-        parity = found.get("parity") or {}
-    if not parity:
+    found = evidence.results_of_run() or {}
+    parity: dict[str, Any] = found.get("parity") or {}
+    if not parity or found.get("model_sha256") != evidence.bundle.certificate.model_sha256:
         raise PromotionError(
             f"{evidence.bundle.folder}: no record of how far torch and onnxruntime differ on this graph, "
             f"expected one in {RESULTS} of its run; `lesion-triage evaluate` writes it, --run names the "
@@ -69,7 +67,7 @@ def _parity(evidence: BundleEvidence) -> str:
         )
     tolerance = float(evidence.dossier.get(CONFIG, "export.parity_tolerance", _DEFAULT_PARITY_TOLERANCE))
     largest, flips = parity["largest_score_difference"], parity["decision_flips"]
-    if flips != 0 or not largest <= tolerance:  # NaN and null do not pass
+    if flips != 0 or not largest <= tolerance:  # NaN does not pass
         raise PromotionError(
             f"{evidence.bundle.folder}: torch and onnxruntime differ by {largest:.1e} in a score (at most "
             f"{tolerance:.0e}) and in {flips} decisions (none allowed); export it again."
