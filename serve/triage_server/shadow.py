@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
 
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.scorer import Scorer
@@ -21,10 +20,7 @@ from triage_server.intake import SentCase
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
 from triage_server.record import Recorder, SentAnswer, decision_fields
-from triage_server.telemetry import ShadowOutcome, Telemetry
-
-Move = Literal["same", "up", "down"]
-"""Where a shadow would have put a case, compared with the answer. ``down`` is later, and can do harm."""
+from triage_server.telemetry import Move, ShadowOutcome, Telemetry
 
 _POLL_INTERVAL_S = 0.02
 _SHARE_OF_MEMORY = 4
@@ -69,6 +65,8 @@ class ShadowScorer:
         self._thread: ThreadPoolExecutor | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        for scorer in scorers:
+            telemetry.add_shadow(scorer.bundle.sha256)
 
     def enqueue(
         self, recorder: Recorder, answer: SentAnswer, request_id: str, caller: str, end: ChainEnd | None

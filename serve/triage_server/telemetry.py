@@ -6,6 +6,7 @@ No label holds anything from a request: routes are templates, codes are ours.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -16,6 +17,8 @@ SwapOutcome = Literal["swapped", "refused"]
 ClosedConnectionCause = Literal["too_many", "handshake"]
 WebhookOutcome = Literal["accepted", "failed", "delivered", "undelivered"]
 ShadowOutcome = Literal["scored", "dropped", "failed", "unrecorded"]
+Move = Literal["same", "up", "down"]
+"""Where a shadow would have put a case, compared with the answer. ``down`` is later, and can do harm."""
 _DIFFERENCE_BUCKETS = (-0.5, -0.2, -0.1, -0.05, -0.02, -0.01, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
@@ -125,12 +128,20 @@ class Telemetry:
         """Count, for a callback, an accepted answer, a failed attempt, or an outcome."""
         self._webhooks.labels(callback, outcome).inc()
 
+    def add_shadow(self, bundle_sha256: str) -> None:
+        """Begin the series of a shadow bundle at 0: for Prometheus one that begins at 1 has not risen."""
+        for outcome in get_args(ShadowOutcome):
+            self._shadow_cases.labels(bundle_sha256, outcome)
+        for referral, band in product(get_args(Move), repeat=2):
+            self._shadow_agreement.labels(bundle_sha256, referral, band)
+        self._shadow_difference.labels(bundle_sha256)
+
     def count_shadow(self, bundle_sha256: str, outcome: ShadowOutcome) -> None:
         """Count one case offered to a shadow bundle."""
         self._shadow_cases.labels(bundle_sha256, outcome).inc()
 
     def count_shadow_agreement(
-        self, bundle_sha256: str, referral: str, band: str, difference: float | None
+        self, bundle_sha256: str, referral: Move, band: Move, difference: float | None
     ) -> None:
         """Count where a shadow would have moved a case; ``difference`` is None if either gave no score."""
         self._shadow_agreement.labels(bundle_sha256, referral, band).inc()
