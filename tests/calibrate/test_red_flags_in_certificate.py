@@ -15,7 +15,7 @@ from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.config import Calibrate
-from lesion_triage.errors import PredictionsError
+from lesion_triage.errors import CalibrationError, PredictionsError
 from made_predictions import certified, predictions, row
 
 RULES = RedFlags(
@@ -99,6 +99,13 @@ def test_the_certificate_counts_what_sent_each_positive_case_up():
     ]
     assert routes.red_flag == len(by_flag_alone) > 0
     assert routes.score == 140 - len(unscored) - len(by_flag_alone) - routes.below_threshold
+
+
+def test_red_flags_that_send_every_positive_case_up_are_named_if_no_threshold_exists():
+    """All photographs could be scored, and the message said that none could."""
+    told = with_histories(predictions("calibration", 300, 140, ungradable=0.0), 1)
+    with pytest.raises(CalibrationError, match="red flag that counts"):
+        certified(calibration=told, config=Calibrate(red_flags=RULES, count_red_flags=True))
 
 
 def test_a_flag_that_only_moves_the_band_is_never_counted_as_a_referral():

@@ -117,6 +117,12 @@ def test_a_missing_page_is_refused(tmp_path):
         page.refresh(tmp_path / "none.md", "block")
 
 
+def test_a_page_that_is_not_text_is_refused(kept_on):
+    kept_on.write_bytes(b"\xff\xfe")
+    with pytest.raises(RunError, match="in UTF-8"):
+        page.refresh(kept_on, "block")
+
+
 def test_the_verb_writes_everything_and_says_by_its_status_that_few_draws_show_little(
     recorded, found, kept_on, tmp_path, capsys
 ):
@@ -137,16 +143,18 @@ def test_a_page_that_cannot_keep_the_findings_is_refused_before_any_draw(recorde
     assert "calibration sets" not in capsys.readouterr().out
 
 
-def test_a_seed_below_0_is_refused(capsys):
+@pytest.mark.parametrize(("option", "minimum"), [("--draws", command._FEWEST_DRAWS), ("--seed", 0)])
+@pytest.mark.parametrize("said", ["-1", "abc", "1.5", ""])
+def test_a_number_that_cannot_be_used_is_refused_in_one_sentence(capsys, option, minimum, said):
     with pytest.raises(SystemExit):
-        parsed("--seed", "-1")
-    assert "expected a seed of 0 or more, found -1" in capsys.readouterr().err
+        parsed(option, said)
+    assert f"expected a whole number from {minimum} up, found '{said}'" in capsys.readouterr().err
 
 
 def test_too_few_draws_are_refused(capsys):
     with pytest.raises(SystemExit):
-        parsed("--draws", "5")
-    assert "at least 100 draws" in capsys.readouterr().err
+        parsed("--draws", "99")
+    assert "expected a whole number from 100 up, found '99'" in capsys.readouterr().err
 
 
 def test_numbers_reach_the_tracker(unbroken, kept_on, tmp_path):

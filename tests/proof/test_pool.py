@@ -83,6 +83,16 @@ def test_a_run_without_a_policy_is_refused(tmp_path):
         pools.record(run, tmp_path / "scores.csv")
 
 
+@pytest.mark.parametrize("content", [b"{}", b"no JSON", b'{"threshold": 2, "unknown": 1}'])
+def test_a_policy_of_another_version_is_refused_in_one_line(tmp_path, content):
+    run = run_folder(tmp_path)
+    (run / "policy.json").write_bytes(content)
+    with pytest.raises(PredictionsError, match="no policy of this version") as refused:
+        pools.record(run, tmp_path / "scores.csv")
+    assert "\n" not in str(refused.value)
+    assert "pydantic" not in str(refused.value)
+
+
 def test_what_was_recorded_is_what_the_run_predicted(tmp_path):
     pool = pools.record(run_folder(tmp_path), tmp_path / "kept" / "scores.csv")
     assert [case.logits for case in pool.cases] == [(0.5, 1.5), (None,), (-3.0,)]
@@ -179,6 +189,13 @@ def test_a_line_that_was_cut_short_is_refused(tmp_path, line, said):
     head, first, *_ = table.read_text().splitlines()
     table.write_text(f"{head}\n{first}\n{line}")
     with pytest.raises(PredictionsError, match=said):
+        pools.read(table)
+
+
+def test_a_table_that_is_not_text_is_refused(tmp_path):
+    table = tmp_path / "scores.csv"
+    table.write_bytes(b"\xff\xfe")
+    with pytest.raises(PredictionsError, match="expected text in UTF-8"):
         pools.read(table)
 
 

@@ -188,8 +188,9 @@ def highest_finite_score(positive_scores: NDArray[np.float64]) -> float:
     finite = positive_scores[np.isfinite(positive_scores)]
     if not finite.size:
         raise CalibrationError(
-            f"none of the {positive_scores.size} positive cases could be scored, so no threshold exists; "
-            "check the quality limits in calibrate.quality against the photographs."
+            f"each of the {positive_scores.size} positive cases goes up without its score, so no threshold "
+            "exists: no photograph could be scored, or a red flag that counts refers it; check the quality "
+            "limits in calibrate.quality against the photographs, or do not count red flags."
         )
     return float(finite.max())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -58,9 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="page whose marked part is rewritten; figures go beside it (%(default)s)",
     )
     parser.add_argument(
-        "--draws", type=_draws, default=10_000, metavar="N", help="draws of each size (%(default)s)"
+        "--draws",
+        type=_integer_from(_FEWEST_DRAWS),
+        default=10_000,
+        metavar="N",
+        help="draws of each size (%(default)s)",
     )
-    parser.add_argument("--seed", type=_seed, default=0, help="seed of the draws (%(default)s)")
+    parser.add_argument("--seed", type=_integer_from(0), default=0, help="seed of the draws (%(default)s)")
     parser.add_argument("--no-mapie", action="store_true", help="leave out the comparison with MAPIE")
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs, for MLflow (%(default)s)"
@@ -132,15 +136,10 @@ def track(found: Findings, results: Path, kept_on: Path, recorder: Recorder) -> 
     recorder.finish("FAILED" if found.broken else "FINISHED")
 
 
-def _draws(text: str) -> int:
-    draws = int(text)
-    if draws < _FEWEST_DRAWS:
-        raise argparse.ArgumentTypeError(f"expected at least {_FEWEST_DRAWS} draws, found {draws}")
-    return draws
+def _integer_from(minimum: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {minimum} up, found '{text}'")
+        return int(text)
 
-
-def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"expected a seed of 0 or more, found {seed}")
-    return seed
+    return parse

@@ -38,7 +38,9 @@ def around(page: Path) -> tuple[str, str]:
     try:
         text = page.read_text(encoding="utf-8")
     except OSError as error:
-        raise RunError(f"{page}: expected the page that keeps the findings ({error}).") from None
+        raise RunError(f"{page}: expected the page that keeps the findings ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{page}: expected the page that keeps the findings, in UTF-8.") from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in rest or END in after:

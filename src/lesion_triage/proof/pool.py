@@ -141,10 +141,12 @@ def read(table: Path) -> Pool:
     try:
         data = table.read_bytes()
         rows = tuple(_rows(data.decode(), table))
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise PredictionsError(
-            f"{table}: no recorded table of logits ({error}); make one with --record RUN."
+            f"{table}: no recorded table of logits ({error.strerror}); make one with --record RUN."
         ) from None
+    except UnicodeDecodeError:
+        raise PredictionsError(f"{table}: expected text in UTF-8; record it again.") from None
     gathered = Predictions("held out", manifest_sha256="", splits_sha256="", model_sha256="", rows=rows)
     return pool_of(gather_cases(gathered), sha256_of(data))
 
@@ -153,8 +155,14 @@ def _policy(run: Path) -> Policy:
     path = run / "policy.json"
     try:
         return Policy.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise PredictionsError(f"{path}: no policy of this version ({error}); calibrate again.") from None
+    except OSError as error:
+        raise PredictionsError(f"{path}: no policy ({error.strerror}); calibrate first.") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(step) for step in first["loc"]) or "document"
+        raise PredictionsError(
+            f"{path}: no policy of this version ({place}: {first['msg']}); calibrate again."
+        ) from None
 
 
 def _cells(parts: Sequence[Predictions]) -> Iterator[tuple[object, ...]]:
