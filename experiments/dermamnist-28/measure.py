@@ -27,6 +27,7 @@ from lesion_triage.data import pixel_cache
 from lesion_triage.data.records import Record
 from lesion_triage.runs import FROZEN_CONFIG, Run, file_sha256, record_test_opening
 from lesion_triage.train.checkpoint import CHECKPOINT, load_checkpoint
+from lesion_triage.train.network import TriageNetwork
 
 BLOCK = 64
 DRAWS = 1000
@@ -101,11 +102,13 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
     Only pictures of the dataset's own part count: a copy that our split moved there is left out.
     """
     run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root), folder)
+    network = load_checkpoint(folder)
+    if not isinstance(network, TriageNetwork):
+        raise SystemExit(f"{folder}: expected one network, found an ensemble, which has no second head.")
     if split == "test":
         record_test_opening(run.folder, by="dermamnist-28/measure.py")
     records: list[Record] = [each for each in pipeline.records(run, split) if each.official_split == split]
     pixels = pixel_cache.load_pixels(records, pipeline.data_root(run), run.config.pixels, run.cache)
-    network = load_checkpoint(folder)
     with safe_open(folder / CHECKPOINT, framework="pt") as stream:
         names: list[str] = json.loads((stream.metadata() or {})["diagnoses"])
     probabilities, logits = [], []

@@ -75,10 +75,11 @@ def efficientnet(content: io.BytesIO, names: list[str]) -> dict[str, Tensor]:
 
 def inception(content: io.BytesIO, names: list[str]) -> dict[str, Tensor]:
     """Weights, shift and statistics of each convolution under timm's names, in their order."""
-    tensors: dict[str, Tensor] = torch.jit.load(content, map_location="cpu").state_dict()
+    network = torch.jit.load(content, map_location="cpu")  # type: ignore[no-untyped-call]
+    tensors: dict[str, Tensor] = network.state_dict()
     theirs = [name.removesuffix(".weight") for name in tensors if name.endswith(".weight")]
     ours = [name.removesuffix(".conv.weight") for name in names if name.endswith(".conv.weight")]
-    renamed = {}
+    renamed: dict[str, Tensor] = {}
     for their, our in zip(theirs, ours, strict=True):
         shift = tensors[f"{their}.beta"]
         parts = {

@@ -73,9 +73,7 @@ def main() -> None:
                 f"{name}: nothing of this name was trained below {arguments.folder}; train it first."
             )
     for names in arguments.names:
-        evaluate_means(
-            names, config.train.label_smoothing, held_out_records, arguments.folder, arguments.fold
-        )
+        evaluate_means(names, lowest_logit(config.train), held_out_records, arguments.folder, arguments.fold)
 
 
 def split_fold(run: Run, fold: int) -> tuple[list[Record], list[Record]]:
@@ -120,13 +118,13 @@ def train(run: Run, train_records: list[Record], held_out_records: list[Record],
 
 
 def evaluate_means(
-    names: str, label_smoothing: float, held_out_records: list[Record], folder: Path, fold: int
+    names: str, min_logit: float, held_out_records: list[Record], folder: Path, fold: int
 ) -> None:
     """Print a line for the mean of some networks."""
     members = [
         json.loads((folder / f"{name}-{fold}" / "logits.json").read_text()) for name in names.split("+")
     ]
-    floor_logit = lowest_logit(label_smoothing) if len(members) > 1 else -np.inf
+    floor_logit = min_logit if len(members) > 1 else -np.inf
     cases: dict[str, list[Record]] = {}
     for record in held_out_records:
         cases.setdefault(record.case_id, []).append(record)

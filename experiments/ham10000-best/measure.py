@@ -61,7 +61,7 @@ def main() -> None:
         )
 
     member_logits = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
-    floor_logit = lowest_logit(run.config.train.label_smoothing)
+    floor_logit = lowest_logit(run.config.train)
     combined_logits = {
         "mean of the logits": np.mean(
             np.maximum(member_logits, floor_logit), axis=0

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -110,7 +111,7 @@ def main() -> None:
     slices = dict(_slices(kept, values >= limit))
     for name, found_slice in slices.items():
         echo(f"  validation, {name}: {found_slice['sent_up']} of {found_slice['photographs']}")
-    changed = {}
+    changed: dict[str, dict[str, Any]] = {}
     for name, change in _CHANGES.items():
         sample = validation[:: max(1, len(validation) // arguments.changed)]
         outputs, gradable = run([change(read_picture(root, record)) for record in sample], name)

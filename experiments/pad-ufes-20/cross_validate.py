@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def assign_folds(records: Sequence[Record], folds: int) -> NDArray[np.intp]:
 
 def compare(
     records: Sequence[Record], folds: NDArray[np.intp], fine_tuned: Floats, frozen: Floats, loaded: Config
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Case-level AUROC of both, ranked within each fold, and their difference; 95 % intervals by patient.
 
     Logits of networks that were trained apart are on scales of their own, so each fold's are turned into
@@ -150,7 +151,8 @@ def _fine_tuned(
 ) -> Floats:
     """Logits of the fold's pictures by a network that was trained on the others, its mean over the views."""
     parts = [
-        Pictures([records[p] for p in indices], np.array(pixels[indices])) for indices in (inside, outside)
+        Pictures([records[p] for p in indices], np.stack([pixels[p] for p in indices.tolist()]))
+        for indices in (inside, outside)
     ]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(loaded, parts[0], parts[1], Path(folder), "cross-validation")

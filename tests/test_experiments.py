@@ -1,0 +1,24 @@
+"""The scripts beside the experiments' records: no test runs them, since they need hours or large datasets."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_the_scripts_of_experiments_still_fit_the_code_that_they_call(tmp_path: Path):
+    scripts = sorted((ROOT / "experiments").glob("*/*.py"))
+    assert scripts
+    for script in scripts:  # several are called measure.py, and mypy takes no two modules of one name
+        name = f"{script.parent.name}_{script.name}".replace("-", "_")
+        shutil.copy2(script, tmp_path / name)
+    line = [sys.executable, "-m", "mypy", *map(str, sorted(tmp_path.iterdir()))]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
