@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 import sys
 from types import FrameType
+
+_STDERR = 2
 
 
 def main() -> int:
@@ -23,6 +26,7 @@ def main() -> int:
     if interruptible:
         signal.signal(signal.SIGINT, _break_off)
     elif not is_subcommand:
+        _protect_what_it_holds()
         # SIGHUP would kill a server until it has a bundle to look at again; most of that time is imports.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -35,6 +39,17 @@ def main() -> int:
     if interruptible:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on there may be files to tidy up
     return cli.main()
+
+
+def _protect_what_it_holds() -> None:
+    """Leave no photographs in a core dump, and give no file of ours the number of a closed standard stream.
+
+    A library that prints a warning would write it into the audit log.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    while (unused := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(unused)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -102,6 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run_subcommand(words: Sequence[str]) -> int:
+    if sys.stdout is None:  # as Python has it where the caller closed it
+        raise ConfigError(
+            "Standard output is closed, and what this command prints would be lost: send it to a file."
+        )
     try:
         status = commands.main(words)
         sys.stdout.flush()

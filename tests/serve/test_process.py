@@ -4,6 +4,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -359,6 +360,20 @@ def test_server_serves_where_its_ready_line_cannot_be_written(
         assert "Traceback" not in server.text()
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="this system does not show a process's files")
+def test_server_leaves_no_core_dump_and_none_of_its_files_is_taken_for_a_standard_stream(
+    start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+):
+    closed = ("sh", "-c", 'ulimit -S -c "$(ulimit -H -c)"; exec "$@" <&- >&- 2>&-', "sh")
+    with start(tiny_bundle, tmp_path, under=closed, TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
+        assert httpx_60s.get(f"{server.url}/health/ready").status_code == 200
+        process = Path(f"/proc/{server.process.pid}")
+        assert {(process / "fd" / str(number)).readlink() for number in range(3)} == {Path(os.devnull)}
+        (limit,) = re.findall(r"^Max core file size +(\S+)", (process / "limits").read_text(), re.MULTILINE)
+        assert limit == "0"
+        assert server.stop() == 0
+
+
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="no folder that is there, and where nobody may write")
 def test_server_that_cannot_write_its_ready_file_ends_as_one_that_has_drained(
     tiny_bundle: Path, tmp_path: Path
@@ -481,6 +496,14 @@ def test_subcommand_whose_output_cannot_be_written_says_so_in_a_sentence(tmp_pat
     assert "Traceback" not in done.stderr
     assert done.stderr.rstrip().endswith("If it created a key that nobody saw, revoke that key.")
     assert "platform" in (tmp_path / "keys").read_text()
+
+
+def test_subcommand_whose_output_is_closed_makes_no_key_that_nobody_sees(tmp_path: Path):
+    line = ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM, "keys", "new", "a", "--file", tmp_path / "keys"]
+    done = subprocess.run(line, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "Standard output is closed" in done.stderr
+    assert not (tmp_path / "keys").exists()
 
 
 @pytest.mark.parametrize("number", [1, 3000])
