@@ -152,6 +152,12 @@ def test_a_cell_is_empty_in_the_audit_where_the_manifest_takes_it_for_unknown(ma
     assert found.empty["cases.csv: smoke"].all()
 
 
+def test_a_diagnosis_that_only_positives_have_is_the_label_and_no_gap(made, tmp_path):
+    header = ["image,diagnosis,diagnosis_confirm_type,smoke"]
+    found = beside(tmp_path, made(50)[0].records, header, "FILE,GAP,GAP,GAP")
+    assert set(found.empty) == {"cases.csv: smoke"}
+
+
 def test_empty_rows_that_a_spreadsheet_leaves_do_not_hide_the_table(made, tmp_path):
     records = made(50)[0].records
     lines = [f"{one.image_id},{'' if n % 2 else 'yes'}" for n, one in enumerate(records)]

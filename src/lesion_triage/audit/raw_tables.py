@@ -22,6 +22,8 @@ _ROWS_TO_PROBE = 200
 _MIN_NAMED_SHARE = 0.9
 _MAX_BYTES = 1_000_000_000
 _ENDINGS = (".csv", ".tab", ".tsv")
+_LABEL_COLUMNS = ("diagnosis", "diagnosis_confirm_type")
+"""Columns of an own table that are the label itself: often only what was excised has a diagnosis."""
 
 
 class EmptyCells(NamedTuple):
@@ -112,7 +114,9 @@ def _empty_cells_of(path: Path, rows: dict[str, int], records: int) -> dict[str,
         if _row_of(header[key], rows) is not None:
             raise csv.Error("no header: the first row describes a picture, and must not become column names")
         empty = np.zeros((len(header), records), dtype=np.bool_)
-        others = [number for number in range(len(header)) if number != key]
+        others = [
+            number for number, name in enumerate(header) if number != key and name not in _LABEL_COLUMNS
+        ]
         for cells in chain(probed, lines):
             if len(cells) != len(header):
                 raise csv.Error("a row of another length: it is unknown which of its cells is missing")
