@@ -250,6 +250,14 @@ def test_an_absolute_path_below_the_folder_of_the_images_is_taken(pictures, tabl
     assert rows()[0]["disposition"] == "below_threshold"
 
 
+def test_an_absolute_path_may_name_the_folder_of_the_images_by_a_link(pictures, table, score, rows, tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(pictures)
+    cases = table(f"case_id,image\na,{link / 'below.png'}\nb,{pictures / 'referred.png'}\n")
+    assert score(cases, "--images", str(link)) == 0
+    assert [row["disposition"] for row in rows()] == ["below_threshold", "needs_in_person"]
+
+
 @pytest.fixture
 def folders(tmp_path):
     """Two sub-folders with pictures, one of them with a sub-folder of its own and with other files."""

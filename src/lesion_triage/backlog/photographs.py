@@ -57,9 +57,11 @@ class Source:
     path: Path
     """A CSV file, a parquet file, or a folder."""
     images: Path
-    """What the paths of photographs are relative to."""
+    """What the paths of photographs are relative to, with links followed."""
     case_is: CaseIs | None = None
     """What counts as a case in a folder; None if ``path`` is a table."""
+    images_as_named: Path | None = None
+    """``images`` without links followed: absolute paths in a table may begin with either."""
 
     @property
     def row_noun(self) -> str:
@@ -95,7 +97,8 @@ def detect_source(path: Path, images: Path | None, case_is: CaseIs | None) -> So
         raise BacklogError(
             f"{path} is a table, where rows of one case_id are one case; --case-is is for folders."
         )
-    return Source(path, (images or path.parent).resolve())
+    folder = images or path.parent
+    return Source(path, folder.resolve(), images_as_named=folder.absolute())
 
 
 def read_photographs(source: Source, left_out: Counter[str]) -> Iterator[Photograph]:
@@ -250,7 +253,7 @@ def _photograph(source: Source, row: int, cells: Mapping[str, str], data: bytes 
         if not case_id:
             raise DataError("case_id is empty.")
         refuse_missing_marker("case_id", case_id)
-        image = "" if data is not None else _relative_path(cells["image"], source.images)
+        image = "" if data is not None else _relative_path(cells["image"], source)
         return Photograph(row, case_id, image, _history(cells), data)
     except DataError as error:
         raise BacklogError(f"{source.path}, {source.row_noun} {row}: {error}") from None
@@ -286,7 +289,7 @@ def _without_fillers(text: str) -> str:
     return f"{{{', '.join(cells)}}}"
 
 
-def _relative_path(image: str, images: Path) -> str:
+def _relative_path(image: str, source: Source) -> str:
     """The path relative to the folder of the photographs; an absolute one must be below it.
 
     Errors do not repeat it: a file's name may be a person's.
@@ -295,10 +298,13 @@ def _relative_path(image: str, images: Path) -> str:
         raise DataError("image is empty; expected the path of a photograph.")
     # Not pathlib, which would keep a million names for ever: it interns their parts.
     path = normpath(image := image.replace("\\", "/"))  # Windows spelling
-    if path.startswith("/"):
-        path = path.removeprefix(f"{images}/".replace("//", "/"))
+    for folder in (source.images, source.images_as_named):
+        if path.startswith("/"):
+            path = path.removeprefix(f"{folder}/".replace("//", "/"))
     if path.startswith("/") or ntpath.isabs(path) or ".." in image.split("/") or "\0" in image:
-        raise DataError(f"the path in image leaves {images}; name the folder that holds it with --images.")
+        raise DataError(
+            f"the path in image leaves {source.images}; name the folder that holds it with --images."
+        )
     return path
 
 
