@@ -6,7 +6,7 @@ import torch
 from drawn import config
 from scipy.stats import beta, kstest
 
-from lesion_triage.data.dataset import Example
+from lesion_triage.data.dataset import DistributedBatchSampler, Example
 from lesion_triage.train.mixing import Mix, draw, mix_batch
 
 PIXELS = torch.arange(4, dtype=torch.uint8).view(4, 1, 1, 1).expand(4, 20, 20, 3).contiguous() * 50
@@ -21,9 +21,16 @@ def test_mixup_blends_each_picture_with_its_neighbour():
     torch.testing.assert_close(pixels[:, 3, 5, 1], 0.75 * own + 0.25 * neighbour)
 
 
-def test_the_last_of_an_odd_number_takes_the_first():
-    three = Example(*(part[:3] for part in BATCH))
-    assert mix_batch(three, Mix(0.5))[1].diagnosis.tolist() == [1, 0, 0]
+@pytest.mark.parametrize(("size", "parts"), [(5, 1), (5, 2), (9, 3), (9, 4)])
+def test_the_last_of_an_odd_number_takes_the_one_before_however_the_batch_is_divided(size, parts):
+    def neighbours(part: list[int]) -> list[int]:
+        pixels = torch.zeros(len(part), 4, 4, 3, dtype=torch.uint8)
+        return mix_batch(Example(pixels, torch.zeros(len(part)), torch.tensor(part)), Mix(0.5))[1][2].tolist()
+
+    batch = DistributedBatchSampler(size, size, seed=0, epoch=0).part(0, 0)
+    divided = DistributedBatchSampler(size, size, seed=0, epoch=0, parts=parts)
+    found = [one for part in range(parts) for one in neighbours(divided.part(0, part))]
+    assert found == [*(batch[place ^ 1] for place in range(size - 1)), batch[-2]]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def mix_batch(batch: Example, mix: Mix) -> tuple[Tensor, Example, float]:
     """Pictures mixed with their neighbours.
 
     The order is random, so the neighbour is a random other picture. Neighbours are always in one process, so
-    the number of processes changes nothing. A last picture without a neighbour is mixed with the first.
+    the number of processes changes nothing. A last picture without a neighbour is mixed with the one before.
 
     Returns:
         The pictures, the examples that were mixed in, and the share of the loss that is left to the labels
@@ -48,7 +48,7 @@ def mix_batch(batch: Example, mix: Mix) -> tuple[Tensor, Example, float]:
     """
     count = len(batch.pixels)
     order = torch.arange(count, device=batch.pixels.device) ^ 1
-    order[order >= count] = 0
+    order[order >= count] = count - 2
     other = Example(*(part[order] for part in batch))
     if mix.box is None:
         return torch.lerp(other.pixels.float(), batch.pixels.float(), mix.share), other, mix.share
