@@ -97,6 +97,14 @@ def test_check_names_the_drifted_line_and_write_mends_it(checkout, capsys):
     assert main(["tables", "--check", "--root", str(checkout)]) == 0
 
 
+@pytest.mark.parametrize("added", ["| too good to be true |", "Found."])
+def test_check_names_a_line_that_was_added_by_hand(checkout, capsys, added):
+    page = checkout / "README.md"
+    page.write_text(f"Found.\n\n<!-- fill\n{{found.json:share .3f}}\n-->\n\n0.019\n{added}\n\n<!-- /fill -->\n")
+    assert main(["tables", "--check", "--root", str(checkout)]) == 1
+    assert f"  -{added}\n" in capsys.readouterr().out
+
+
 def test_no_page_at_all_is_not_taken_for_pages_without_drift(tmp_path, capsys):
     assert main(["tables", "--check", "--root", str(tmp_path)]) == 2
     assert "found no page" in capsys.readouterr().err

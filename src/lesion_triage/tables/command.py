@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import unified_diff
 from pathlib import Path
 
 from lesion_triage.bundle.files import write_atomically
@@ -40,11 +41,7 @@ def act(arguments: argparse.Namespace) -> int:
             write_atomically(page.path, page.text.encode())
             echo(f"{page.path}: rewritten")
             continue
-        count = len(page.lines)
-        echo(
-            f"{page.path}: {count} lines differ from the records; `lesion-triage tables --write` corrects "
-            "them"
-        )
+        echo(f"{page.path}: differs from the records; `lesion-triage tables --write` corrects it")
         for line in page.lines:
             echo(f"  {line}")
     echo(f"{len(changed)} of {len(pages)} pages {'written' if arguments.write else 'have drifted'}")
@@ -64,7 +61,7 @@ class DriftedPage:
     text: str
     """The whole page, as it should be."""
     lines: tuple[str, ...]
-    """Lines that the page should have but does not."""
+    """Its lines that should not be there, each after a minus sign, and those that should, after a plus."""
 
 
 def find_drift(root: Path, pages: Iterable[Path]) -> list[DriftedPage]:
@@ -79,8 +76,8 @@ def find_drift(root: Path, pages: Iterable[Path]) -> list[DriftedPage]:
         text = _read(page)
         filled = fill_markers(text, numbers.number, numbers.table, str(page))
         if filled != text:
-            present_lines = set(text.splitlines())
-            lines = tuple(line for line in filled.splitlines() if line not in present_lines)
+            differences = unified_diff(text.splitlines(), filled.splitlines(), n=0, lineterm="")
+            lines = tuple(line for line in [*differences][2:] if not line.startswith("@@"))
             found.append(DriftedPage(page, filled, lines))
     return found
 
