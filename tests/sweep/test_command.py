@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import made_sweeps
+import optuna
 import pytest
 import safetensors.torch
 import timm
@@ -20,7 +21,7 @@ from timm.models import register_model
 from torch import nn
 
 import lesion_triage.sweep
-from lesion_triage import cli, config_file, pipeline
+from lesion_triage import cli, config_file, locks, pipeline
 from lesion_triage.sweep import space as spaces
 from lesion_triage.sweep import study as studies
 from lesion_triage.sweep import trial as trials
@@ -180,6 +181,29 @@ def test_equal_draws_are_trained_once_with_each_seed_and_what_diverges_is_counte
     values = [trial.value for trial in swept.recorded() if trial.params["train.learning_rate"] == 3e-3]
     assert len(values) > 1
     assert set(values) == {mean}
+
+
+def test_a_run_that_another_study_is_about_to_train_in_is_not_removed(data, tmp_path):
+    """Two sweeps over the same runs may draw the same values, and one of them may prune what the other begins."""
+    command = made_sweeps.write(tmp_path, SPACE)
+    space = spaces.read(Path(command[3]), config_file.load(Path(command[1]), [], data))
+    settings, url = spaces.Settings(), f"sqlite:///{tmp_path / 'studies.db'}"
+    sweeps, runs = tmp_path / "sweeps", tmp_path / "runs"
+    with (
+        studies.open_study(url, "one", settings, 3) as one,
+        studies.open_study(url, "two", settings, 3) as two,
+    ):
+        ours, other = (
+            trials.SweepContext(space, each, runs, sweeps / each.study_name) for each in (one, two)
+        )
+        one.add_trial(optuna.create_trial(state=TrialState.PRUNED))
+        run = pipeline.open_run(space.base, runs)
+        (run.folder / trials.NOTE_FILE).write_text(json.dumps(ours.note_content(0)))
+        with locks.hold_lock(other.lock_of(run.config.identity_sha256())):
+            ours.remove_ended_trials()
+            assert run.folder.exists()
+        ours.remove_ended_trials()
+        assert not run.folder.exists()
 
 
 def test_an_error_stops_the_sweep_and_the_same_command_takes_the_trial_up(data, tmp_path, capsys):

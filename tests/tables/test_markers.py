@@ -100,7 +100,9 @@ def test_check_names_the_drifted_line_and_write_mends_it(checkout, capsys):
 @pytest.mark.parametrize("added", ["| too good to be true |", "Found."])
 def test_check_names_a_line_that_was_added_by_hand(checkout, capsys, added):
     page = checkout / "README.md"
-    page.write_text(f"Found.\n\n<!-- fill\n{{found.json:share .3f}}\n-->\n\n0.019\n{added}\n\n<!-- /fill -->\n")
+    page.write_text(
+        f"Found.\n\n<!-- fill\n{{found.json:share .3f}}\n-->\n\n0.019\n{added}\n\n<!-- /fill -->\n"
+    )
     assert main(["tables", "--check", "--root", str(checkout)]) == 1
     assert f"  -{added}\n" in capsys.readouterr().out
 

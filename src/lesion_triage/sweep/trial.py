@@ -60,16 +60,16 @@ class SweepContext:
     runs: Path
     """Folder of all runs."""
     folder: Path
-    """Of the study: locks and results."""
+    """Of the study: results and the locks of its trials."""
 
     def lock_of(self, identity: str) -> Path:
-        """Lock of one configuration's training run: two trials may have drawn the same values."""
-        return self.folder / "locks" / f"training-{identity[:32]}"
+        """Lock of one configuration's training run: two trials, also of two studies, may draw the same values."""
+        return self.folder.parent / "locks" / f"training-{identity[:32]}"
 
     @property
     def data_lock(self) -> Path:
-        """Lock for taking over manifest and split from another run, and for removing one."""
-        return self.folder / "locks" / "data"
+        """Lock for taking over manifest and split from another run, and for removing one, of any study."""
+        return self.folder.parent / "locks" / "data"
 
     def remove_ended_trials(self) -> None:
         """Remove the folders of pruned or failed trials that were killed before they could remove them."""
