@@ -131,7 +131,10 @@ class _CaseForm:
         if not self._pictures:
             raise RequestError("no_image")
         history = NO_HISTORY if self._history is None else parse_history_json(bytes(self._history))
-        return SentCase([bytes(picture) for picture in self._pictures], history)
+        images = []
+        while self._pictures:  # one at a time: all at once would be in memory twice
+            images.append(bytes(self._pictures.pop(0)))
+        return SentCase(images, history)
 
 
 def parse_history_json(text: bytes) -> History:

@@ -164,12 +164,14 @@ def parse_case(body: bytes, binary: memoryview, name: str, version: str) -> Pars
     if binary:
         raise RequestError("document_not_valid", fields="bytes after the last tensor")
 
+    request_id = infer_request.id  # the rest of the request, all its base64, is not kept until the answer
+
     def render(answer: Answer) -> bytes:
         outputs = output_tensors(answer)
-        made = InferAnswer(model_name=name, model_version=version, id=infer_request.id, outputs=outputs)
+        made = InferAnswer(model_name=name, model_version=version, id=request_id, outputs=outputs)
         return made.model_dump_json(exclude_none=True).encode()
 
-    return ParsedCase(_case(tensors), render, echoed=(infer_request.id or "").encode())
+    return ParsedCase(_case(tensors), render, echoed=(request_id or "").encode())
 
 
 def _flat_data(one: RequestInput) -> list[Any]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import json
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
-from sent_cases import WAYS
+from sent_cases import WAYS, as_tensors
+from triage_server import tensors
+from triage_server.intake import SentCase, read_form
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
@@ -57,3 +64,43 @@ def test_a_form_that_goes_on_after_its_end_is_refused(
     response = ask(make_app(), "POST", "/v1/triage", content=pieces(), headers=headers)
     assert response.status_code == status
     assert status == 200 or response.json()["code"] == "multipart_not_valid"
+
+
+def traced(work: Callable[[], Any]) -> tuple[Any, int, int]:
+    """The result of ``work``, the bytes that it has kept, and the most that it held."""
+    tracemalloc.start()
+    try:
+        return work(), *tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+
+def test_photographs_of_a_form_are_in_memory_once():
+    part = b'--q\r\nContent-Disposition: form-data; name="image"\r\n\r\n%s\r\n'
+    photographs = [bytes([number]) * 500_000 for number in range(10)]
+    form = b"".join(part % one for one in photographs) + b"--q--\r\n"
+    pieces = iter([form[start : start + 2**16] for start in range(0, len(form), 2**16)])
+
+    async def receive() -> Message:
+        piece = next(pieces, None)
+        return {"type": "http.request", "body": piece or b"", "more_body": piece is not None}
+
+    headers = [(b"content-type", b"multipart/form-data; boundary=q")]
+    request = Request({"type": "http", "headers": headers}, receive)
+
+    read: list[SentCase] = []
+
+    async def work() -> None:  # returns nothing: asyncio.run would write out what it returns
+        read.append(await read_form(request, max_body_bytes=len(form), reserve=lambda _: None))
+
+    _, _, most = traced(lambda: asyncio.run(work()))
+    assert read[0].images == photographs
+    assert most < 1.4 * len(form)
+
+
+def test_base64_of_a_tensor_is_not_kept_until_the_answer():
+    photograph = bytes(3_000_000)
+    body = json.dumps(as_tensors(photograph)).encode()
+    parsed, kept, _ = traced(lambda: tensors.parse_case(body, memoryview(b""), "tiny", "5f3b"))
+    assert parsed.case.images == [photograph]
+    assert kept < 1.1 * len(photograph)
