@@ -166,7 +166,7 @@ async def outcome(request: Request) -> Response:
     async def work() -> str:
         line = {"case_hmac": page.case_hash(number), "needs_in_person": values[needs], "confirmed_by": how}
         async with page.case_locks.lock(number):
-            await _require_read(page, number)
+            await _find_read(page, number)
             async with _recorded(request, "outcome", line):
                 await page.run_in_thread(
                     lambda: page.queue.record_outcome(number, context.actor, values[needs], confirmed_by)
@@ -182,18 +182,29 @@ async def delete(request: Request) -> Response:
     page, context = page_of(request), context_of(request)
     form, number = await page.read_form(request), _case_number(request)
     if form.get("sure") != "yes":
-        await _require_read(page, number)
+        await _find_read(page, number)
         return await _render_case(request, ("sure", context.texts("delete.which")), form)
 
     async def work() -> str:
         line = {"case_hmac": page.case_hash(number), "why": "reader"}
         async with page.case_locks.lock(number):
-            await _require_read(page, number)
+            found = await _find_read(page, number)
+            if form.get("records") != str(len(found.readings) + len(found.outcomes)):
+                raise RequestError("read_meanwhile")
             async with _recorded(request, "deletion", line):
                 await page.run_in_thread(lambda: page.queue.delete(number))
         return number
 
-    return redirect("/ui/read", done="deleted", case=await page.submit_once(request, form, work))
+    try:
+        done = await page.submit_once(request, form, work)
+    except RequestError as refusal:
+        if refusal.code != "read_meanwhile":
+            raise
+        request.state.problem = refusal.code
+        return await _render_case(
+            request, ("sure", context.texts("delete.meanwhile")), form, HTTPStatus.CONFLICT
+        )
+    return redirect("/ui/read", done="deleted", case=done)
 
 
 @router.get("/read")
@@ -319,9 +330,11 @@ async def _recorded(request: Request, event: str, line: Mapping[str, object]) ->
         raise
 
 
-async def _require_read(page: Page, number: str) -> None:
-    if not (await page.run_in_thread(lambda: page.queue.find(number))).is_read:
+async def _find_read(page: Page, number: str) -> QueuedCase:
+    found = await page.run_in_thread(lambda: page.queue.find(number))
+    if not found.is_read:
         raise RequestError("not_read_yet")
+    return found
 
 
 async def _confirmed_action(request: Request) -> tuple[str, str] | None:

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
 READINGS = re.compile(r'name="readings" value="([0-9]+)"')
+RECORDS = re.compile(r'name="records" value="([0-9]+)"')
 
 
 @dataclass
@@ -103,6 +104,12 @@ class Browser:
     def record_outcome(self, number: str, needs: str, how: str = "histopathology") -> httpx.Response:
         fields = {"needs_in_person": needs, "confirmed_by": how}
         return self.post(f"/ui/cases/{number}/outcome", fields)
+
+    def delete_case(self, number: str, **fields: str) -> httpx.Response:
+        """With the page of the case as it is now; ``fields``: in place of those of the form."""
+        records = RECORDS.search(self.get(f"/ui/cases/{number}").text)
+        shown = {"sure": "yes", "records": records[1] if records else ""}
+        return self.post(f"/ui/cases/{number}/delete", shown | fields)
 
 
 def postgresql_binaries() -> Path | None:

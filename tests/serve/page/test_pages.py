@@ -652,7 +652,9 @@ def test_form_sent_twice_is_done_once(browser: Any, browse: Any, tmp_path: Path)
     assert len(twice(shown, f"{shown}/outcome", outcome)) == 1
     case = queue.find(number)
     assert (len(case.readings), len(case.outcomes)) == (1, 1)
-    assert twice(shown, f"{shown}/delete", {"sure": "yes"}) == {(303, f"/ui/read?done=deleted&case={number}")}
+    assert twice(shown, f"{shown}/delete", {"sure": "yes", "records": "2"}) == {
+        (303, f"/ui/read?done=deleted&case={number}")
+    }
     events = [line["event"] for line in audit_lines(tmp_path / "audit")]
     assert events == ["answer", "answer", "answer", "reading", "outcome", "deletion"]
     assert again != number
@@ -828,7 +830,7 @@ def test_audit_log_tells_who_did_what_to_which_case_and_no_word_of_anybody(
     browser.read_case(number, "override", "Zz-reason")
     browser.record_outcome(number, "true")
     browser.post("/ui/export")
-    browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
+    browser.delete_case(number)
     lines = audit_lines(tmp_path / "audit")
     assert [line["event"] for line in lines] == ["answer", "reading", "outcome", "export", "deletion"]
     hashes = {line["case_hmac"] for line in lines if line["event"] != "export"}
@@ -847,7 +849,7 @@ def test_deleted_case_leaves_no_byte_in_the_database(browser: Any, tmp_path: Pat
     browser.read_case(number, "override", "Zz-reason")
     kept = browser.get(f"/ui/cases/{number}/photographs/0").content
     assert browser.post(f"/ui/cases/{number}/delete").status_code == 422  # the box was not ticked
-    assert browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"}).status_code == 303
+    assert browser.delete_case(number).status_code == 303
     assert browser.get(f"/ui/cases/{number}").status_code == 404
     for path in tmp_path.glob("queue.sqlite*"):
         content = path.read_bytes()
@@ -918,7 +920,7 @@ def test_change_that_the_database_refuses_is_not_left_in_the_audit_log_as_made(
     change: dict[str, Callable[[], httpx.Response]] = {
         "reading": lambda: browser.read_case(number),
         "outcome": lambda: browser.record_outcome(number, "true"),
-        "deletion": lambda: browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"}),
+        "deletion": lambda: browser.delete_case(number),
     }
     assert change[event]().status_code == 503
     made, failed = audit_lines(tmp_path / "audit")[-2:]

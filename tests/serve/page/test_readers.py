@@ -49,7 +49,9 @@ def test_of_two_who_send_at_the_same_moment_one_is_recorded_and_the_other_is_tol
     second.sign_in("Dr B")
     if what == "delete":
         browser.read_case(number)
-    fields = {"reading": {"decision": "agree", "readings": "0"}, "delete": {"sure": "yes"}}[what]
+    fields = {"reading": {"decision": "agree", "readings": "0"}, "delete": {"sure": "yes", "records": "1"}}[
+        what
+    ]
 
     async def send(reader: Any, form: dict[str, str]) -> int:
         async with reader.async_client() as client:
@@ -73,6 +75,28 @@ def test_reading_of_a_page_that_does_not_say_what_it_showed_is_not_recorded(brow
         refused = browser.post(f"/ui/cases/{number}/reading", {"decision": "agree", **readings})
         assert refused.status_code == 409
     assert not browser.app.state.page.queue.find(number).is_read
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("recorded", ["reading", "outcome"])
+def test_case_is_not_deleted_with_a_record_that_the_deleting_reader_has_not_seen(
+    recorded: str, language: str, browser: Any, browse: Any, tmp_path: Path
+) -> None:
+    number, second = browser.send_case(PICTURE), browse(browser.app, language)
+    second.sign_in("Dr B")
+    browser.read_case(number)
+    if recorded == "reading":
+        browser.read_case(number, "override", "must be seen")
+    else:
+        browser.record_outcome(number, "true")
+    for records in ("1", "", "x"):
+        refused = second.delete_case(number, records=records)
+        assert refused.status_code == 409
+        assert Texts(language)("delete.meanwhile") in refused.text
+    assert browser.app.state.page.queue.find(number).is_read
+    events = b"".join(file.read_bytes() for file in files_of(tmp_path / "audit"))
+    assert b'"event":"deletion' not in events
+    assert second.delete_case(number).status_code == 303
 
 
 def test_readings_that_agree_with_each_other_are_not_called_contradictory(browser: Any) -> None:

@@ -109,7 +109,7 @@ def test_deletion_is_done_though_the_disk_does_not_let_the_journal_go(
     queue = browser.app.state.page.queue
     number = last_of_a_large_file(tmp_path, queue, answers)
     with full_disk(LIMIT_BYTES):
-        done = browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
+        done = browser.delete_case(number)
     assert (done.status_code, is_deleted(queue, number)) == (303, True)
     (said,) = [record.getMessage() for record in caplog.records if "journal" in record.getMessage()]
     assert number not in said

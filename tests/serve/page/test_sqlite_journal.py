@@ -56,7 +56,7 @@ def test_reader_of_the_file_holds_up_neither_a_deletion_nor_who_writes(
     page, number, photograph = read
     with open_reader(tmp_path):
         began = time.monotonic()
-        assert browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"}).status_code == 303
+        assert browser.delete_case(number).status_code == 303
         browser.read_case(browser.send_case(PICTURE))
         assert time.monotonic() - began < 5
         assert files_containing(tmp_path, photograph) != []

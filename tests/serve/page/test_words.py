@@ -56,7 +56,7 @@ def test_what_an_address_says_was_done_is_believed_as_far_as_the_queue_bears_it_
     assert f"Case {number} was sent, and somebody has read it since" in text
     browser.record_outcome(number, "true")
     assert [said(one) for one in claims] == [True, True, True, False]
-    browser.post(f"/ui/cases/{number}/delete", {"sure": "yes"})
+    browser.delete_case(number)
     assert [said(one) for one in claims] == [False, False, False, True]
     for case in ("anything!", "<b>x</b>", "2222-222a", ""):
         assert [said(one, case) for one in claims] == [False] * 4
