@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,18 +185,17 @@ def test_equal_draws_are_trained_once_with_each_seed_and_what_diverges_is_counte
 
 
 def test_a_run_that_another_study_is_about_to_train_in_is_not_removed(data, tmp_path):
-    """Two sweeps over the same runs may draw the same values, and one of them may prune what the other begins."""
+    """Two sweeps over the same runs may draw the same values, and one may prune what the other begins."""
     command = made_sweeps.write(tmp_path, SPACE)
     space = spaces.read(Path(command[3]), config_file.load(Path(command[1]), [], data))
-    settings, url = spaces.Settings(), f"sqlite:///{tmp_path / 'studies.db'}"
-    sweeps, runs = tmp_path / "sweeps", tmp_path / "runs"
-    with (
-        studies.open_study(url, "one", settings, 3) as one,
-        studies.open_study(url, "two", settings, 3) as two,
-    ):
-        ours, other = (
-            trials.SweepContext(space, each, runs, sweeps / each.study_name) for each in (one, two)
+    url, runs = f"sqlite:///{tmp_path / 'studies.db'}", tmp_path / "runs"
+    with ExitStack() as stack:
+        one, two = (
+            stack.enter_context(studies.open_study(url, name, spaces.Settings(), 3))
+            for name in ("one", "two")
         )
+        ours = trials.SweepContext(space, one, runs, tmp_path / "sweeps" / "one")
+        other = trials.SweepContext(space, two, runs, tmp_path / "sweeps" / "two")
         one.add_trial(optuna.create_trial(state=TrialState.PRUNED))
         run = pipeline.open_run(space.base, runs)
         (run.folder / trials.NOTE_FILE).write_text(json.dumps(ours.note_content(0)))

@@ -63,7 +63,7 @@ class SweepContext:
     """Of the study: results and the locks of its trials."""
 
     def lock_of(self, identity: str) -> Path:
-        """Lock of one configuration's training run: two trials, also of two studies, may draw the same values."""
+        """Lock of one configuration's training run: two trials of any studies may draw the same values."""
         return self.folder.parent / "locks" / f"training-{identity[:32]}"
 
     @property
