@@ -162,11 +162,11 @@ def test_a_ledger_that_cannot_be_read_is_told_before_a_training_and_refuses_none
     ledger_path.write_text("no line of a ledger\n")
     trained = pipeline.run_verb("train", load("train.epochs=1", "seed=9"), tmp_path / "runs")
     before, epoch, _ = " ".join(capsys.readouterr().out.split()).partition("epoch 1/1")
-    assert "a line is damaged; restore the ledger" in before
+    assert "line 1 is damaged; restore the ledger" in before
     assert epoch
     assert (trained.folder / "checkpoint.safetensors").is_file()
     assert ledger_path.read_text() == "no line of a ledger\n"
-    with pytest.raises(CalibrationError, match="a line is damaged"):
+    with pytest.raises(CalibrationError, match="line 1 is damaged"):
         pipeline.run_verb("calibrate", load("train.epochs=1", "seed=9"), tmp_path / "runs")
 
 

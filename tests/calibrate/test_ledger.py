@@ -42,7 +42,7 @@ def test_damaged_ledger_is_refused(tmp_path):
     path = tmp_path / ledger.LEDGER_FILE_NAME
     ledger.append(path, look())
     path.write_text(path.read_text() + "{}\n")
-    with pytest.raises(CalibrationError, match="restore the ledger"):
+    with pytest.raises(CalibrationError, match="line 2 is damaged; restore the ledger"):
         ledger.read(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from lesion_triage.bundle.store import open_bundle, seal
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
+from lesion_triage.clinic import cases as local_cases
+from lesion_triage.clinic.pool import tally_and_record
 from made_predictions import spread
 
 
@@ -96,6 +99,22 @@ def test_what_a_site_chose_on_its_cases_before_it_counted_them_is_counted_agains
     certificate = open_bundle(tmp_path / "pooled").certificate
     assert certificate.confidence_if_selected == pytest.approx(0.85)
     assert any("had chosen a threshold once before" in said for said in certificate.assumptions)
+
+
+def test_counts_tell_of_a_threshold_that_another_process_chose_while_they_were_made(clinic, bundle):
+    cases = clinic(spread(65))
+    ledger_path = cases.with_name(ledger.LEDGER_FILE_NAME)
+    local = local_cases.read(bundle, cases, None)
+    certificate = local.bundle.certificate
+    made = []
+    counting = threading.Thread(target=lambda: made.append(tally_and_record(local, "north", ledger_path)))
+    with ledger.locked(ledger_path):
+        counting.start()
+        counting.join(0.5)  # until it waits for the lock
+        ledger.append(ledger_path, ledger.entry_from_certificate(certificate, "0" * 64, local.files_sha256))
+    counting.join()
+    assert [each.looked_before for each in made] == [(certificate.confidence,)]
+    assert [look.counted for look in ledger.read(ledger_path)] == [False, True]
 
 
 def test_drawn_pictures_are_not_counted_for_a_certificate_for_people(clinic, tmp_path, capsys):

@@ -50,8 +50,7 @@ def read(path: Path) -> tuple[Entry, ...]:
         CalibrationError: it cannot be read, or a line is damaged.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return tuple(Entry.model_validate_json(line) for line in lines)
+        lines = path.read_bytes().splitlines()
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -59,9 +58,15 @@ def read(path: Path) -> tuple[Entry, ...]:
             f"{path}: the ledger of looks cannot be read ({error.strerror}); restore it, it records which "
             "calibration cases were used."
         ) from None
-    except (UnicodeDecodeError, ValidationError):
+    return tuple(_parse(line, f"{path}: line {number}") for number, line in enumerate(lines, start=1))
+
+
+def _parse(line: bytes, place: str) -> Entry:
+    try:
+        return Entry.model_validate_json(line)
+    except ValidationError:
         raise CalibrationError(
-            f"{path}: a line is damaged; restore the ledger, it records which calibration cases were used."
+            f"{place} is damaged; restore the ledger, it records which calibration cases were used."
         ) from None
 
 

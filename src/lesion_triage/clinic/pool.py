@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,7 @@ def act_tally(arguments: argparse.Namespace) -> int:
     if arguments.cases.is_file() and not looked:  # repeating the same counts adds no line
         ledger.require_writable(ledger_path)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
-    made = tally(local, arguments.site, ledger.read(ledger_path))
-    _write_down(made, local, ledger_path)
+    made = tally_and_record(local, arguments.site, ledger_path)
     save("--out", arguments.out, made.to_json().encode())
     echo(
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
@@ -163,11 +163,33 @@ def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> T
     )
 
 
-def _write_down(made: Tally, local: LocalCases, ledger_path: Path) -> None:
-    """Record the tally in the site's ledger, unless it is there: its cases will choose a threshold."""
+def tally_and_record(local: LocalCases, site: str, ledger_path: Path) -> Tally:
+    """Count, and record it in the site's ledger unless it is there: the cases will choose a threshold.
+
+    Args:
+        local: the site's cases, scored by the bundle.
+        site: name of the clinic.
+        ledger_path: the site's ledger.
+
+    Raises:
+        CalibrationError: as ``tally``, or the ledger cannot be read or written.
+    """
+    read = ledger.read(ledger_path)
+    # Repeating the same counts adds no line, so it works even if the ledger cannot be written.
+    again = _is_recorded(_entry(tally(local, site, read), local), read)
+    with nullcontext(read) if again else ledger.locked(ledger_path) as looks:
+        made = tally(local, site, looks)
+        entry = _entry(made, local)
+        if not _is_recorded(entry, looks):
+            ledger.append(ledger_path, entry)
+    return made
+
+
+def _entry(made: Tally, local: LocalCases) -> ledger.Entry:
+    """The line that a tally leaves in the ledger."""
     counts = made.model_dump(mode="json", exclude={"counted_at", "looked_before"})
     before = local.bundle.certificate
-    entry = ledger.Entry(
+    return ledger.Entry(
         looked_at=made.counted_at,
         purpose="counted for a pooled threshold; the one named here was in use",
         site=made.site,
@@ -181,11 +203,11 @@ def _write_down(made: Tally, local: LocalCases, ledger_path: Path) -> None:
         files_sha256=local.files_sha256,
         counted=True,
     )
+
+
+def _is_recorded(entry: ledger.Entry, looks: Sequence[ledger.Entry]) -> bool:
     wanted = (entry.cases_sha256, entry.model_sha256, entry.settings_sha256)
-    if ledger.find_repeated_look(ledger.read(ledger_path), *wanted) is None:
-        with ledger.locked(ledger_path) as looks:
-            if ledger.find_repeated_look(looks, *wanted) is None:
-                ledger.append(ledger_path, entry)
+    return ledger.find_repeated_look(looks, *wanted) is not None
 
 
 def pool(
