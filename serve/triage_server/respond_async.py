@@ -66,8 +66,8 @@ class CallbackRequest:
         assert end is not None, "there are no callbacks without an audit log"
         case_id, state = str(result.fields["case_id"]), self.request.state
         sender = (state.caller.name, state.request_id)
-        document = await self.webhooks.accept(self.callback, case_id, sender, end.head, result.body)
-        headers = {"Location": f"/v1/cases/{case_id}"}
+        document, line = await self.webhooks.accept(self.callback, case_id, sender, end.head, result.body)
+        headers = {"Location": f"/v1/cases/{case_id}", **({"X-Audit-Hash": line} if line else {})}
         if "callback" not in self.request.query_params:
             headers["Preference-Applied"] = _PREFERENCE
         return AcceptedReply(document, headers)

@@ -26,6 +26,7 @@ import httpx
 import pytest
 
 import httpx_60s
+import tiny_bundle as tiny
 from lesion_triage.bundle.webhook_secret import new_secret
 from lesion_triage.errors import ConfigError
 from triage_client import verify_webhook
@@ -261,6 +262,24 @@ def test_same_key_is_the_same_case_and_delivered_once_also_after_a_restart(
     assert first.json()["answer"] == after.json()["answer"]
     assert (waited.status_code, waited.json()["code"]) == (422, "repeated_differently")
     assert len(receiver.came) == 1
+
+
+def test_the_answer_kept_for_a_key_comes_with_its_own_line_though_another_bundle_serves_now(
+    start: Callable[..., Any], variables: Any, tiny_bundle: Path, tmp_path: Path, draw: Any
+):
+    other = tiny.make(tmp_path / "other", threshold=0.001).folder
+    settings, key = variables(f"http://127.0.0.1:{free_port()}/"), {"Idempotency-Key": "0123456789abcdef"}
+    replies = []
+    for bundle in (tiny_bundle, other):
+        with start(bundle, tmp_path, **settings) as server:
+            replies.append(send(server, draw(), **key))
+            assert server.stop() == 0
+    first, again = replies
+    assert again.json()["answer"] == first.json()["answer"]
+    for reply in replies:
+        assert reply.headers["x-audit-hash"] == reply.json()["audit_hash"]
+    (line,) = (one for one in lines_of(tmp_path / "audit") if one["hash"] == again.headers["x-audit-hash"])
+    assert line["bundle_sha256"] == again.json()["answer"]["bundle_sha256"]
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ class WebhookService:
 
     async def accept(
         self, callback: Callback, case_id: str, sender: tuple[str, str], audit_hash: str, answer: bytes
-    ) -> bytes:
+    ) -> tuple[bytes, str | None]:
         """Store an answer in the outbox; only then may its case be acknowledged.
 
         Args:
@@ -143,7 +143,8 @@ class WebhookService:
             answer: as its protocol writes it, JSON.
 
         Returns:
-            The document of ``GET /v1/cases/{case_id}``.
+            The document of ``GET /v1/cases/{case_id}``, and the hash of the line of the answer in it, which
+            is an earlier one if the outbox has the case already.
 
         Raises:
             RequestError: the outbox is full or cannot be written.
@@ -173,7 +174,7 @@ class WebhookService:
         if stored is entry:
             self._telemetry.count_webhook(callback.name, "accepted")
             self._dispatcher.wake()
-        return self._status_document(stored)
+        return self._status_document(stored), stored.audit_hash
 
     async def status(self, case_id: str, caller: str) -> bytes:
         """Status of a case, for the caller who sent it.
