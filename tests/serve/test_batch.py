@@ -90,6 +90,12 @@ def test_number_of_cases_is_limited(number: int, ask: Ask, make_app: MakeApp):
     assert (response.status_code, response.json()["code"]) == (422, "too_many_cases")
 
 
+@pytest.mark.parametrize("number", [1, MAX_CASES_PER_BATCH])
+def test_as_many_cases_as_allowed_are_answered(number: int, ask: Ask, make_app: MakeApp, draw: Any):
+    items = ask(make_app(), "POST", PATH, **batch(*[as_json(draw(32, 32))] * number)).json()["cases"]
+    assert [item["index"] for item in items if item["answer"]] == list(range(number))
+
+
 def test_a_batch_holds_one_place_and_takes_others_only_where_they_are_free(
     ask: Ask, make_app: MakeApp, draw: Any
 ):

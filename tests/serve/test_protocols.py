@@ -159,7 +159,10 @@ def test_photograph_that_is_no_base64_is_refused(way: Any, text: Any, ask: Ask, 
 def test_a_case_has_1_to_16_photographs_at_every_door(
     way: Any, number: int, ask: Ask, make_app: MakeApp, draw: Any
 ):
-    response = ask(make_app(), "POST", way.path, **way.request(*[draw(1, 1, "PNG")] * number))
+    app, photograph = make_app(), draw(1, 1, "PNG")
+    response = ask(app, "POST", way.path, **way.request(*[photograph] * 16))
+    assert disposition_of(response) == "ungradable"
+    response = ask(app, "POST", way.path, **way.request(*[photograph] * number))
     none = "prefetch_missing" if "cds" in way.path else "no_image"
     assert code_of(response) == (none if number == 0 else "too_many_images")
 

@@ -36,7 +36,7 @@ from triage_server.app import create_app
 from triage_server.audit_chain import files_of, verify
 from triage_server.audit_log import AuditLog
 from triage_server.cli import main
-from triage_server.settings import load
+from triage_server.settings import Settings, load
 from triage_server.telemetry import Telemetry
 from triage_server.webhooks.callbacks import Callbacks, signature
 from triage_server.webhooks.dispatcher import Dispatcher
@@ -287,10 +287,14 @@ def test_the_answer_kept_for_a_key_comes_with_its_own_line_though_another_bundle
     ["other", "EHR", "", "http://127.0.0.1:1/", "ehr%00", "../ehr", "ehr&callback=ehr", "ehr,ehr"],
 )
 def test_no_address_and_no_other_name_comes_from_a_request(
-    asked: str, make_app: Any, ask: Any, draw: Any, launch: Callable[..., Any], variables: Any
+    asked: str, ask: Any, scorer: Any, variables: Any, tmp_path: Path, draw: Any
 ):
-    app = make_app()
-    reply = ask(app, "POST", f"/v1/triage?callback={asked}", content=draw(), headers=JPEG)
+    callbacks = variables("https://ehr.example.org/")["TRIAGE_WEBHOOKS"]
+    said = {"webhooks": callbacks, "webhook_outbox": tmp_path / "outbox", "threads": 1}
+    with AuditLog(tmp_path / "audit", 2**20) as audit:
+        app = create_app(scorer.bundle, scorer, Settings(bundle=scorer.bundle.folder, **said), audit)
+        with closing(app.state.service.webhooks):
+            reply = ask(app, "POST", f"/v1/triage?callback={asked}", content=draw(), headers=JPEG)
     assert (reply.status_code, reply.json()["code"]) == (422, "callback_not_known")
     assert asked not in reply.text or not asked
 
