@@ -75,6 +75,9 @@ Read before you certify:
 {counts}
   - patient_id is filled in only where two or more of these cases were recorded as one person's; of the
     others the person is not known. {counted}
+  - recertify and tally write each look at these cases into ledger.jsonl beside cases.csv. If you certified
+    on an earlier export, copy its ledger.jsonl here first; otherwise a second look passes for the first, and
+    the certificate states more confidence than there is.
   - The photographs are those that were scored, without EXIF data, locations or file names. They show
     patients.
 {contradictory}{untold}"""

@@ -138,6 +138,8 @@ def test_certificate_says_of_patients_what_was_said_on_the_page_and_the_readme_f
     assert counted == (("patient", 13, True, False) if same_person else ("lesion", 14, False, True))
     assert ("so recertify and tally count patients: a case without patient_id" in readme) is same_person
     assert ("so recertify and tally count lesions" in readme) is not same_person
+    assert "copy its ledger.jsonl here first" in readme
+    assert (into / "ledger.jsonl").is_file()
 
 
 def test_tables_hold_what_their_readers_know_and_no_formula(
