@@ -154,11 +154,11 @@ def looped(once: Callable[[], object], threads: int, requests: int) -> dict[str,
 
 
 def main() -> None:
-    """One errand; what it found goes to standard output as JSON."""
-    errand, *words = sys.argv[1:]
-    if errand == "floor":
+    """One measurement; what it found goes to standard output as JSON."""
+    measurement, *words = sys.argv[1:]
+    if measurement == "floor":
         floor(Path(words[0]), int(words[1]))
-    elif errand in ("bare", "scorer"):
+    elif measurement in ("bare", "scorer"):
         opened, picture = open_bundle(Path(words[0])), Path(words[1]).read_bytes()
         scorer, spec = Scorer(opened), opened.header.pixels
         graph = Graph(opened.graph, spec)
@@ -166,7 +166,7 @@ def main() -> None:
             "bare": lambda: graph.run(decode(picture, spec).pixels),
             "scorer": lambda: scorer.score([picture]).model_dump_json(),
         }
-        print(json.dumps(looped(once[errand], int(words[2]), int(words[3]))))
+        print(json.dumps(looped(once[measurement], int(words[2]), int(words[3]))))
     else:
         found = load(words[0], Path(words[1]).read_bytes(), int(words[2]), int(words[3]), *words[4:])
         print(json.dumps(found))

@@ -75,18 +75,18 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(path, self.headers.get("Range"), self.headers.get("If-Range"))
         origin.asked.append(asked)
         turn = origin.script.get(path, [])
-        act = turn.pop(0) if turn else Odd()
+        answer = turn.pop(0) if turn else Odd()
         content = origin.files.get(path)
-        if content is None and not isinstance(act, Status):
-            act = Status(404)
-        if isinstance(act, Status):
-            self._head(act.code, {"Content-Length": "0"} | act.headers)
+        if content is None and not isinstance(answer, Status):
+            answer = Status(404)
+        if isinstance(answer, Status):
+            self._head(answer.code, {"Content-Length": "0"} | answer.headers)
             return
         assert content is not None
-        if isinstance(act, Unmeasured):
-            self._unmeasured(act, content)
+        if isinstance(answer, Unmeasured):
+            self._unmeasured(answer, content)
             return
-        start = self._start(asked, origin.tags[path], isinstance(act, Cut) or act.ranges)
+        start = self._start(asked, origin.tags[path], isinstance(answer, Cut) or answer.ranges)
         if start is not None and start >= len(content):
             self._head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
             return
@@ -96,20 +96,21 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = str(origin.tags[path])
         if start is not None:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._head(200 if start is None else 206, headers | ({} if isinstance(act, Cut) else act.headers))
-        if isinstance(act, Cut):
-            self.wfile.write(body[: act.after_bytes])
+        other_headers = {} if isinstance(answer, Cut) else answer.headers
+        self._head(200 if start is None else 206, headers | other_headers)
+        if isinstance(answer, Cut):
+            self.wfile.write(body[: answer.after_bytes])
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
         else:
             self.wfile.write(body)
 
-    def _unmeasured(self, act: Unmeasured, content: bytes) -> None:
-        self._head(200, {"Transfer-Encoding": "chunked"} if act.chunked else {"Connection": "close"})
-        body = content[: act.after_bytes]
-        self.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n" if act.chunked else body)
-        if act.chunked and act.after_bytes is None:
+    def _unmeasured(self, answer: Unmeasured, content: bytes) -> None:
+        self._head(200, {"Transfer-Encoding": "chunked"} if answer.chunked else {"Connection": "close"})
+        body = content[: answer.after_bytes]
+        self.wfile.write(f"{len(body):x}\r\n".encode() + body + b"\r\n" if answer.chunked else body)
+        if answer.chunked and answer.after_bytes is None:
             self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)

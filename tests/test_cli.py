@@ -39,7 +39,7 @@ def test_every_verb_of_the_table_has_its_functions(verb, capsys):
         cli.main([verb, "--help"])
     assert caught.value.code == 0
     assert f"usage: lesion-triage {verb} " in capsys.readouterr().out
-    action = cli.VERBS[verb].act
+    action = cli.VERBS[verb].run
     with pytest.raises(AttributeError, match="'NoneType' object has no attribute"):  # is called with it
         action(None)
 

@@ -331,9 +331,9 @@ def told(full: dict[str, float], found: Overloaded) -> float:
 
 
 def main() -> None:
-    """One of the two."""
-    errand, *words = sys.argv[1:]
-    if errand == "pictures":
+    """Hostile pictures, or overload."""
+    part, *words = sys.argv[1:]
+    if part == "pictures":
         found = hostile_pictures(int(words[0]) if words else 100_000)
         for (kind, status), count in sorted(found.by_kind.items()):
             print(f"  {kind:18} {status:32} {count:6}")

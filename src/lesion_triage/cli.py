@@ -1,4 +1,4 @@
-"""The command line: one table of verbs. A room is imported inside its verb, so ``--help`` needs no torch."""
+"""The command line: one table of verbs. Each imports its package when it runs: ``--help`` needs no torch."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Verb:
 
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    act: Callable[[argparse.Namespace], int]
+    run: Callable[[argparse.Namespace], int]
 
 
-def _lazy_verb(text: str, module: str, add_arguments: str = "add_arguments", act: str = "act") -> Verb:
-    """A verb whose functions are in a module of a room."""
-    return Verb(text, _lazy(module, add_arguments), _lazy(module, act))
+def _lazy_verb(text: str, module: str, add_arguments: str = "add_arguments", main: str = "main") -> Verb:
+    """A verb whose functions are in a module of a package."""
+    return Verb(text, _lazy(module, add_arguments), _lazy(module, main))
 
 
 def _lazy(module: str, function: str) -> Callable[[Any], Any]:
@@ -166,13 +166,13 @@ VERBS: dict[str, Verb] = {
     "score": _lazy_verb("7. score photographs with a bundle, one JSON line per case", "score"),
     "score-batch": _lazy_verb("score a backlog of cases, one row for each, in parquet", "backlog.command"),
     "keygen": _lazy_verb(
-        "make a pair of keys for signing bundles", "sign", "add_keygen_arguments", "act_keygen"
+        "make a pair of keys for signing bundles", "sign", "add_keygen_arguments", "keygen_main"
     ),
     "sign": _lazy_verb(
-        "sign a bundle, so that a server can tell who made it", "sign", "add_sign_arguments", "act_sign"
+        "sign a bundle, so that a server can tell who made it", "sign", "add_sign_arguments", "sign_main"
     ),
     "verify": _lazy_verb(
-        "check a bundle's hashes, signature and self-test", "sign", "add_verify_arguments", "act_verify"
+        "check a bundle's hashes, signature and self-test", "sign", "add_verify_arguments", "verify_main"
     ),
     "splits": _lazy_verb(
         "publish a run's splits without names, or check them against published ones", "data.published_splits"
@@ -186,10 +186,10 @@ VERBS: dict[str, Verb] = {
         "count one clinic's misses, for a certificate that several clinics share",
         "clinic.pool",
         "add_tally_arguments",
-        "act_tally",
+        "tally_main",
     ),
     "pool": _lazy_verb(
-        "certify on the counts of several clinics", "clinic.pool", "add_pool_arguments", "act_pool"
+        "certify on the counts of several clinics", "clinic.pool", "add_pool_arguments", "pool_main"
     ),
     "queue": _lazy_verb("simulate the reading queue: bands, flags, deadlines", "clinic.queue"),
     "proof": _lazy_verb(
@@ -231,8 +231,8 @@ def parser(requested_verb: str | None = None) -> argparse.ArgumentParser:
     """The argument parser of ``lesion-triage``; the verbs of the pipeline in order.
 
     Args:
-        requested_verb: the one verb whose arguments are added, so that no other room is imported; None: all
-            verbs.
+        requested_verb: the one verb whose arguments are added, so that no other package is imported. None:
+            all verbs.
     """
     root_parser = argparse.ArgumentParser(
         prog="lesion-triage",
@@ -262,8 +262,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     requested_verb = next((word for word in words if word in VERBS), "")
     try:
-        arguments = parser(requested_verb).parse_args(words)  # a verb may import its room to describe itself
-        status = VERBS[arguments.verb].act(arguments)
+        arguments = parser(requested_verb).parse_args(words)  # may import the verb's package
+        status = VERBS[arguments.verb].run(arguments)
         _flush_output()  # here, where output that cannot be written still becomes a status
         return status
     except LesionTriageError as error:

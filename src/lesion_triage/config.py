@@ -1,6 +1,6 @@
 """The whole configuration vocabulary on one page. ``config_file`` says how a file becomes it.
 
-Imports the bundle's contracts; no room above.
+Imports the bundle's contracts; no package above.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=_integer_from(0), default=0)
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
     foreign = _parse_named_folders(arguments.show)
     pipeline.require_outside_runs(arguments.out)

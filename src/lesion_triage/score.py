@@ -1,4 +1,4 @@
-"""``lesion-triage score``: photographs in, JSON lines out. Imports the bundle room only."""
+"""``lesion-triage score``: photographs in, JSON lines out. Imports the bundle package only."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Score, and print. Returns 0, or 2 if any case could not be scored."""
     return score(
         arguments.bundle,

@@ -1,4 +1,4 @@
-"""``lesion-triage keygen``, ``sign`` and ``verify``: who made a bundle. Imports the bundle room only."""
+"""``lesion-triage keygen``, ``sign`` and ``verify``: who made a bundle. Imports the bundle package only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add_keygen_arguments(parser: argparse.ArgumentParser) -> None:
     _passphrase_argument(parser)
 
 
-def act_keygen(arguments: argparse.Namespace) -> int:
+def keygen_main(arguments: argparse.Namespace) -> int:
     """Make a key pair and print the fingerprint."""
     private, public, key_id = signing.generate_key_pair(arguments.stem, _passphrase(arguments))
     print(f"{private}: keep it secret; whoever has it can sign in your name.")
@@ -39,7 +39,7 @@ def add_sign_arguments(parser: argparse.ArgumentParser) -> None:
     _passphrase_argument(parser)
 
 
-def act_sign(arguments: argparse.Namespace) -> int:
+def sign_main(arguments: argparse.Namespace) -> int:
     """Verify the bundle, run its self-test, write ``signature.json``."""
     key = signing.read_private_key(arguments.key, _passphrase(arguments))
     bundle = open_bundle(arguments.bundle)
@@ -57,7 +57,7 @@ def add_verify_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act_verify(arguments: argparse.Namespace) -> int:
+def verify_main(arguments: argparse.Namespace) -> int:
     """Check hashes, signature and self-test, as the server does before it listens."""
     bundle = open_bundle(arguments.bundle)
     signature = signing.verify(bundle, signing.read_trusted_keys(arguments.trusted))

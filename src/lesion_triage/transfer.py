@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the two files."""
     pipeline.require_outside_runs(arguments.out)
     _make_folder(arguments.out)  # fails now, and not after the scoring

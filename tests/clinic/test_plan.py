@@ -31,7 +31,7 @@ def parsed(*words):
 
 
 def printed(capsys, *words):
-    assert plan.act(parsed(*words)) == 0
+    assert plan.main(parsed(*words)) == 0
     return capsys.readouterr().out
 
 
@@ -147,7 +147,7 @@ def test_table_that_cannot_be_used_is_one_sentence(capsys, tmp_path, verb):
 )
 def test_number_out_of_range_is_one_sentence_and_prints_no_table(capsys, words, message):
     with pytest.raises(CalibrationError, match=message) as caught:
-        plan.act(parsed(*words))
+        plan.main(parsed(*words))
     assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
 
@@ -169,7 +169,7 @@ def test_json_holds_what_the_tables_hold(capsys, tmp_path):
 @pytest.mark.parametrize("option", ["--json", "--figure"])
 def test_file_that_cannot_be_written_is_one_sentence(tmp_path, option):
     with pytest.raises(ConfigError, match=f"{option} .*none/file: cannot be written"):
-        plan.act(parsed(option, tmp_path / "none" / "file", *QUICK))
+        plan.main(parsed(option, tmp_path / "none" / "file", *QUICK))
 
 
 @pytest.mark.parametrize(
@@ -198,14 +198,14 @@ def run_without(modules, words):
         "from lesion_triage.clinic import plan\n"
         "from lesion_triage.errors import LesionTriageError\n"
         "parser = argparse.ArgumentParser(); plan.add_arguments(parser)\n"
-        "try: plan.act(parser.parse_args(sys.argv[1:]))\n"
+        "try: plan.main(parser.parse_args(sys.argv[1:]))\n"
         "except LesionTriageError as error: sys.exit(f'{type(error).__name__}: {error}')\n"
     )
     return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
 
 
 def test_tables_need_no_training_library_and_no_matplotlib():
-    """scipy too: the room stands on numpy alone."""
+    """scipy too: the package stands on numpy alone."""
     blocked = ("torch", "torchvision", "timm", "sklearn", "scipy", "mlflow", "onnx", "matplotlib")
     done = run_without(blocked, [*map(str, QUICK), "--groups", "2"])
     assert (done.returncode, done.stderr) == (0, "")

@@ -128,7 +128,7 @@ def test_the_verb_writes_everything_and_says_by_its_status_that_few_draws_show_l
 ):
     (tmp_path / "scores.csv").write_bytes(recorded.read_bytes())
     argv = ("--experiment", str(tmp_path), "--page", str(kept_on), "--draws", str(DRAWS), "--seed", "2")
-    assert command.act(parsed(*argv, "--no-mapie", "--no-tracking")) == 1
+    assert command.main(parsed(*argv, "--no-mapie", "--no-tracking")) == 1
     assert "BROKEN" in capsys.readouterr().out
     same_seed = (tmp_path / "results.json").read_text()
     assert same_seed == canonical_json(found.document()), "the same seed gives the same numbers"
@@ -139,7 +139,7 @@ def test_a_page_that_cannot_keep_the_findings_is_refused_before_any_draw(recorde
     (tmp_path / "scores.csv").write_bytes(recorded.read_bytes())
     argv = ("--experiment", str(tmp_path), "--page", str(tmp_path / "none.md"), "--no-tracking")
     with pytest.raises(RunError, match="expected the page"):
-        command.act(parsed(*argv))
+        command.main(parsed(*argv))
     assert "calibration sets" not in capsys.readouterr().out
 
 

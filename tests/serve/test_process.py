@@ -432,8 +432,8 @@ def test_server_that_is_told_to_stop_before_it_serves_ends_as_one_that_has_drain
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "audit").exists()
     assert main(["audit", "verify", str(tmp_path / "audit")]) == 0
-    errand = called_at(signal.SIGTERM, "triage_server.cli", "keys", "--help")
-    assert errand.returncode == -signal.SIGTERM
+    command = called_at(signal.SIGTERM, "triage_server.cli", "keys", "--help")
+    assert command.returncode == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("module", ["triage_server.cli", "triage_server.webhooks.outbox"])

@@ -324,7 +324,7 @@ for word in words:
 def test_keys_that_are_made_and_revoked_at_once_are_all_made_and_all_revoked(tmp_path: Path):
     file = tmp_path / "keys"
     old = [new_key(file, f"old-{one}", "score").split("_")[1] for one in range(10)]
-    errands = [
+    changes = [
         ["revoke", *old[:5]],
         ["revoke", *old[5:]],
         ["new", *(f"a-{one}" for one in range(10))],
@@ -332,7 +332,7 @@ def test_keys_that_are_made_and_revoked_at_once_are_all_made_and_all_revoked(tmp
     ]
     line = [sys.executable, "-W", "error", "-c", CHANGES, str(file)]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    running = [subprocess.Popen([*line, *errand], **pipes) for errand in errands]
+    running = [subprocess.Popen([*line, *change], **pipes) for change in changes]
     for process in running:
         assert process.stdout.readline() == "ready\n"
     for process in running:

@@ -25,7 +25,7 @@ def main(words: Sequence[str]) -> int:
         SystemExit: argparse met an unknown word, or ``--help``.
     """
     arguments = parser().parse_args(words)
-    status: int = arguments.act(arguments)
+    status: int = arguments.run(arguments)
     return status
 
 

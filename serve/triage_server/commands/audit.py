@@ -29,18 +29,18 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="HASH",
         help="hash of the line before the first file, if earlier files are elsewhere",
     )
-    verifying.set_defaults(act=_verify)
+    verifying.set_defaults(run=_verify)
     heading = verbs.add_parser(
         "head", help="print the hash of the last line; record it where this machine cannot write"
     )
     heading.add_argument("path", type=Path, help="folder of the log")
-    heading.set_defaults(act=_head)
+    heading.set_defaults(run=_head)
     digesting = verbs.add_parser(
         "digest", help="print the keyed hash under which the log records a photograph"
     )
     digesting.add_argument("path", type=Path, help="folder of the log, which holds the key")
     digesting.add_argument("files", type=Path, nargs="+", metavar="FILE")
-    digesting.set_defaults(act=_digest)
+    digesting.set_defaults(run=_digest)
 
 
 def _verify(arguments: argparse.Namespace) -> int:

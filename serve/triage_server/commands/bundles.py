@@ -26,13 +26,13 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     verbs = subparsers.add_parser("bundles", help="which bundle is served").add_subparsers(required=True)
     activating = verbs.add_parser("activate", help="verify a bundle, then point the link to it")
     activating.add_argument("folder", type=Path, help="folder of the sealed bundle")
-    activating.set_defaults(act=_activate)
+    activating.set_defaults(run=_activate)
     back = verbs.add_parser("rollback", help="verify the previous bundle, then point the link back to it")
-    back.set_defaults(act=_rollback)
+    back.set_defaults(run=_rollback)
     showing = verbs.add_parser(
         "show", help="print the bundle that the link points to, and the one that rollback would restore"
     )
-    showing.set_defaults(act=_show)
+    showing.set_defaults(run=_show)
     for verb in (activating, back, showing):
         verb.add_argument(
             "--link", type=Path, help=f"link that the server is started with (default: {PREFIX}BUNDLE)"

@@ -21,12 +21,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         default="score",
         help="read: no scoring; clinic: the page (%(default)s)",
     )
-    new.set_defaults(act=_new)
+    new.set_defaults(run=_new)
     listing = verbs.add_parser("list", help="list the keys, without their secrets")
-    listing.set_defaults(act=_list)
+    listing.set_defaults(run=_list)
     striking = verbs.add_parser("revoke", help="revoke a key")
     striking.add_argument("key_id")
-    striking.set_defaults(act=_revoke)
+    striking.set_defaults(run=_revoke)
     for verb in (new, listing, striking):
         verb.add_argument("--file", type=Path, required=True, help="the file that TRIAGE_API_KEYS_FILE names")
 

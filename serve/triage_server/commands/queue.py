@@ -17,7 +17,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     verbs = subparsers.add_parser("queue", help="the page's reading queue").add_subparsers(required=True)
     migrating = verbs.add_parser("migrate", help="migrate its tables to the version of this program")
     migrating.add_argument("--database", help="SQLite file, or address (default: TRIAGE_READING_QUEUE)")
-    migrating.set_defaults(act=_migrate)
+    migrating.set_defaults(run=_migrate)
 
 
 def _migrate(arguments: argparse.Namespace) -> int:

@@ -128,7 +128,7 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         "--confidence", type=float, default=0.95, help="confidence of the intervals (%(default)s)"
     )
     report.add_argument("--cases", action="store_true", help="list every case that would have moved down")
-    report.set_defaults(act=_report)
+    report.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:

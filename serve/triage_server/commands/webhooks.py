@@ -28,13 +28,13 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         required=True
     )
     new = verbs.add_parser("secret", help="create a secret and show it once")
-    new.set_defaults(act=_secret)
+    new.set_defaults(run=_secret)
     showing = verbs.add_parser("show", help="list answers whose delivery was given up")
-    showing.set_defaults(act=_show)
+    showing.set_defaults(run=_show)
     again = verbs.add_parser("retry", help="try to deliver them again")
-    again.set_defaults(act=_retry)
+    again.set_defaults(run=_retry)
     dropping = verbs.add_parser("drop", help="delete them; their lines in the audit log stay")
-    dropping.set_defaults(act=_drop)
+    dropping.set_defaults(run=_drop)
     for verb in (showing, again, dropping):
         verb.add_argument(
             "--outbox", type=Path, required=True, help="the file that TRIAGE_WEBHOOK_OUTBOX names"

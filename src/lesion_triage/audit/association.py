@@ -1,6 +1,6 @@
 """Yes-or-no properties against the label: odds ratios, Fisher's exact test, Holm's correction.
 
-Imports numpy, scipy and this room's findings.
+Imports numpy, scipy and this package's findings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is in the data: counts by split, class, sex, age, site and skin type. Imports data and this room.
+"""Who is in the data: counts by split, class, sex, age, site and skin type. Imports data and this package.
 
 From test and calibration only counts are taken, which `split` prints as well.
 """

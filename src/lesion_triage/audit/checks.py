@@ -1,4 +1,4 @@
-"""All checks of a dataset, and those added by a trained model. Imports data, predictions and this room."""
+"""All checks of a dataset, and those added by a trained model. Imports data, predictions and this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures of the audit as PNG bytes. Imports numpy, matplotlib (Agg, no pyplot) and this room.
+"""Figures of the audit as PNG bytes. Imports numpy, matplotlib (Agg, no pyplot) and this package.
 
 Colours are those of Okabe & Ito, safe for colour blindness; markers repeat their meaning. No figure shows a
 picture of a person.

@@ -1,4 +1,4 @@
-"""What occurs in two splits or twice, and what was lost on the way. Imports data and this room.
+"""What occurs in two splits or twice, and what was lost on the way. Imports data and this package.
 
 It looks at the test split only by hashes and names, and does not rely on how the splits were made.
 """

@@ -1,6 +1,6 @@
 """What a trained model still knows when the lesion is covered, and how it compares with metadata alone.
 
-Imports the bundle's graph, data, predictions and this room. Only the validation split is opened.
+Imports the bundle's graph, data, predictions and this package. Only the validation split is opened.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a sample of the pictures shows besides the lesion, and its association with the label.
 
-Imports data, the bundle's pixel path and this room.
+Imports data, the bundle's pixel path and this package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The audit as one self-contained page, as JSON and as figures. Imports jinja2, bundle and this room.
+"""The audit as one self-contained page, as JSON and as figures. Imports jinja2, bundle and this package.
 
 The page loads nothing, has no script, and by default shows no picture of a person and no name of one.
 """

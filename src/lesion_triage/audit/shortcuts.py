@@ -1,6 +1,6 @@
 """How well the table alone predicts the label: source, size, age and sex, and empty cells.
 
-Imports data and this room. Only rows of train and validation are used, one for each unit and label.
+Imports data and this package. Only rows of train and validation are used, one for each unit and label.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``lesion-triage score-batch``: a backlog of cases, one row for each, in parquet.
 
-Imports this room, the bundle and the console. After an interruption the same command resumes.
+Imports this package, the bundle and the console. After an interruption the same command resumes.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Score what is missing. Returns 0, or 1 if all is done but some cases could not be scored."""
     _check_options(arguments)
     source = detect_source(arguments.cases, arguments.images, arguments.case_is)

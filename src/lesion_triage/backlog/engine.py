@@ -1,4 +1,4 @@
-"""Scoring part by part, in threads of this process. Imports this room and the bundle.
+"""Scoring part by part, in threads of this process. Imports this package and the bundle.
 
 The rows of a part do not depend on the engine: each case is scored separately, one picture per call.
 """

@@ -1,4 +1,4 @@
-"""Calibration slope and intercept of scores, for many draws at once. Imports numpy and this room."""
+"""Calibration slope and intercept of scores, for many draws at once. Imports numpy and this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shares of cases with intervals that allow for several cases of one unit. Imports numpy and this room."""
+"""Shares of cases with intervals that allow for several cases of one unit. Imports numpy and this package."""
 
 from __future__ import annotations
 

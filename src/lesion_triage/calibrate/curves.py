@@ -1,6 +1,6 @@
 """ROC and precision-recall curves, score histogram and reliability bins, thinned for drawing.
 
-Imports numpy and this room's ``cells`` and ``clustered_proportions``.
+Imports numpy and this package's ``cells`` and ``clustered_proportions``.
 """
 
 from __future__ import annotations

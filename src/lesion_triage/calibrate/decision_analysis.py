@@ -1,4 +1,4 @@
-"""What a threshold is worth: predictive values by prevalence and net benefit. Imports numpy and this room."""
+"""What a threshold is worth: predictive values by prevalence and net benefit. Imports numpy, this package."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Groups of positive units: formed, merged if small, and certified jointly.
 
-Imports numpy, bundle and this room. Every choice made here depends on how many units the groups have and
+Imports numpy, bundle and this package. Every choice made here depends on how many units the groups have and
 never on their scores, so the theorem of ``certificate`` holds for each group given its size.
 
 Common threshold

@@ -1,6 +1,6 @@
 """Discrimination, calibration and threshold metrics, per case, with bootstrap intervals.
 
-Imports numpy and this room. Every metric takes counts by cell, which is the form of a bootstrap draw.
+Imports numpy and this package. Every metric takes counts by cell, which is the form of a bootstrap draw.
 """
 
 from __future__ import annotations

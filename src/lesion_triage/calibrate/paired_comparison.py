@@ -1,4 +1,4 @@
-"""Two policies on the same cases: differences, intervals and tests. Imports numpy and this room."""
+"""Two policies on the same cases: differences, intervals and tests. Imports numpy and this package."""
 
 from __future__ import annotations
 

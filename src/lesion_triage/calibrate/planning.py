@@ -1,6 +1,6 @@
 """Planning a certificate before its cases are collected: how many it takes, what it gives, what it costs.
 
-Imports numpy, the standard library and this room's certificate. Sums and one quadrature; no simulation.
+Imports numpy, the standard library and this package's certificate. Sums and one quadrature; no simulation.
 
 Two plans that are often confused
     *A new threshold* is chosen on n positive cases. The certificate is sure once n suffices; what is random

@@ -1,4 +1,4 @@
-"""The figure of the reading queue. Imports this room; matplotlib only where it draws.
+"""The figure of the reading queue. Imports this package; matplotlib only where it draws.
 
 Okabe-Ito colours, which colour-blind readers can tell apart; the shape of a mark repeats its colour.
 """

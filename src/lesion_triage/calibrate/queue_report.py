@@ -1,4 +1,4 @@
-"""A simulated reading queue as text and as JSON: setting and results. Imports numpy and this room."""
+"""A simulated reading queue as text and as JSON: setting and results. Imports numpy and this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simulation of the reading queue: waits under different orders of reading. Imports numpy and this room.
+"""Simulation of the reading queue: waits under different orders of reading. Imports numpy and this package.
 
 Model
     Cases arrive as a Poisson process and wait until one of ``readers`` is free. A reading that has begun is

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"write {RECORD}.md and .json there")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print the record, and write it if asked. Returns 1 if the rule calls it a regression, else 0."""
     change = compare(
         open_evidence(arguments.against), open_evidence(arguments.new), arguments.by, arguments.why

@@ -1,6 +1,6 @@
 """``lesion-triage cards RUN``: model card, dataset card and checklists beside a finished run.
 
-Imports the rest of this room.
+Imports the rest of this package.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help=f"where the cards go (RUN/{FOLDER})")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Write the cards and print how much of each checklist is filled. Returns 0."""
     folder = arguments.out or arguments.run / FOLDER
     for name, tally_text in write(open_run(arguments.run), folder).items():

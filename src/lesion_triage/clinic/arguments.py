@@ -1,4 +1,4 @@
-"""Arguments and output files that the verbs of this room share. Imports bundle.files and the errors."""
+"""Arguments and output files that the verbs of this package share. Imports bundle.files and the errors."""
 
 from __future__ import annotations
 

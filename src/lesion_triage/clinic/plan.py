@@ -1,6 +1,6 @@
 """``lesion-triage plan``: cases that a certificate takes, what it gives and costs. Tables, figure, JSON.
 
-Imports calibrate, bundle, errors, this room; matplotlib only inside the functions that draw.
+Imports calibrate, bundle, errors, this package; matplotlib only inside the functions that draw.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write all numbers")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print the plan; draw and write it if asked. Returns 0.
 
     Raises:

@@ -1,6 +1,6 @@
 """``lesion-triage tally`` and ``pool``: one certificate for several clinics that exchange only counts.
 
-Imports bundle, calibrate and this room; needs no training library.
+Imports bundle, calibrate and this package; needs no training library.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def add_tally_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act_tally(arguments: argparse.Namespace) -> int:
+def tally_main(arguments: argparse.Namespace) -> int:
     """Count the misses of one site."""
     if arguments.out.exists():
         raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
@@ -83,7 +83,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act_pool(arguments: argparse.Namespace) -> int:
+def pool_main(arguments: argparse.Namespace) -> int:
     """Certify on the counts of all sites."""
     bundle = open_bundle(arguments.bundle)
     tallies = [_read(path) for path in arguments.tallies]

@@ -1,6 +1,6 @@
 """``lesion-triage queue``: simulated waits for a clinic's own scores, load and readers.
 
-Imports bundle, calibrate, config and this room; matplotlib only where a figure is drawn.
+Imports bundle, calibrate, config and this package; matplotlib only where a figure is drawn.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", type=Path, metavar="FILE", help="write all numbers, with their standard errors")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Simulate, print the waits and the lines for a configuration; draw and write if asked. Returns 0.
 
     Raises:
@@ -130,7 +130,7 @@ def run_study(arguments: argparse.Namespace) -> Study:
     """Read the cases and simulate what the arguments ask for.
 
     Raises:
-        As ``act``.
+        As ``main``.
     """
     scores, positive, source = _cases(arguments)
     policy = open_bundle(arguments.bundle).policy if arguments.bundle else None

@@ -1,7 +1,7 @@
 """``lesion-triage recertify``: issue a bundle's certificate again on a clinic's own confirmed cases.
 
 Graph, pixel path and calibrator stay the same; thresholds, certificate and seal are new.
-Imports bundle, calibrate and this room; needs no training library.
+Imports bundle, calibrate and this package; needs no training library.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def add_case_arguments(parser: argparse.ArgumentParser) -> None:
     add_site(parser)
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Certify again, print the result, and write it as JSON if asked. Returns 0."""
     require_place("--out", arguments.out, folder=True)
     if arguments.json:

@@ -1,6 +1,6 @@
 """The torch datasets that give prepared pictures to training.
 
-Imports torch, numpy and this room; nothing from training.
+Imports torch, numpy and this package; nothing from training.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Logits of photographs as the server would compute them: files, the bundle's scorer, onnxruntime.
 
-Imports the bundle, predictions and this room; needs no training library.
+Imports the bundle, predictions and this package; needs no training library.
 """
 
 from __future__ import annotations

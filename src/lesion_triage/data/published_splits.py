@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--verify", type=Path, metavar="FILE", help="compare with splits that were published")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Publish or verify; returns 0 if the splits are the published ones."""
     manifest, digest = manifests.read(arguments.run)
     splits, _ = splitting.read(arguments.run, digest)

@@ -1,4 +1,4 @@
-"""Two sealed bundles on the same test cases, case by case. Imports bundle, calibrate and this room.
+"""Two sealed bundles on the same test cases, case by case. Imports bundle, calibrate and this package.
 
 Cases are paired by the hashes of their photographs' files, from the predictions tables of the two runs. A
 report has no such key, because it may be passed on.

@@ -1,4 +1,4 @@
-"""A comparison as Markdown, as a section of a report, and as a page of its own. Imports this room."""
+"""A comparison as Markdown, as a section of a report, and as a page of its own. Imports this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure of how many corrupted photographs are refused, by severity. Imports this room's panels."""
+"""Figure of how many corrupted photographs are refused, by severity. Imports this package's panels."""
 
 from __future__ import annotations
 

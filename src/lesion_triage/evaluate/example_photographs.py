@@ -1,6 +1,6 @@
 """Which cases a reader should look at, with their photographs as the network saw them.
 
-Imports Pillow, bundle, data and this room's results.
+Imports Pillow, bundle, data and this package's results.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The report: one self-contained page, its numbers as JSON, its figures as files. Imports this room."""
+"""The report: one self-contained page, its numbers as JSON, its figures as files. Imports this package."""
 
 from __future__ import annotations
 

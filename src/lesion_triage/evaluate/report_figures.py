@@ -1,4 +1,4 @@
-"""The figures of a report, with captions and alternative texts that state the result. Imports this room."""
+"""Figures of a report, with captions and alternative texts that state the result. Imports this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From numbers and figures to one self-contained page. Imports jinja2, bundle, calibrate and this room.
+"""From numbers and figures to one self-contained page. Imports jinja2, bundle, calibrate and this package.
 
 The page loads nothing, and its content security policy enforces that in the browser.
 """
@@ -146,7 +146,7 @@ def render_report(
 
 
 def jinja_environment() -> Environment:
-    """Jinja environment of this room's templates, with autoescape and filters for numbers."""
+    """Jinja environment of this package's templates, with autoescape and filters for numbers."""
     jinja = Environment(
         loader=PackageLoader("lesion_triage.evaluate"),
         autoescape=True,

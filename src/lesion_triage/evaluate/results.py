@@ -1,6 +1,6 @@
 """From the test table and a sealed bundle to every number of the report.
 
-Imports bundle, predictions, calibrate, config and this room's subgroups.
+Imports bundle, predictions, calibrate, config and this package's subgroups.
 """
 
 from __future__ import annotations

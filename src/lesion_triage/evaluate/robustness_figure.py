@@ -1,4 +1,4 @@
-"""Figure of the missed cases as photographs get worse. Imports this room's panels."""
+"""Figure of the missed cases as photographs get worse. Imports this package's panels."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """``lesion-triage summary``: several evaluations of one configuration in one table, as in README.
 
-Imports this room and the errors.
+Imports this package and the errors.
 
 Each row has the mean over the runs and two uncertainties that must not be mixed:
 
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--deals", action="store_true", help="each run has a split of its own")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Print the table. Returns 0."""
     print(summary(arguments.results, deals=arguments.deals), end="")
     return 0

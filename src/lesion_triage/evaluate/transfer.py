@@ -1,7 +1,7 @@
 """A bundle on a dataset that it was not made from: the policy and the score alone, side by side.
 
-Imports bundle, calibrate, config, predictions and this room. The certificate is void for such cases. Measured
-here is how they fare, and whether its promise would hold if it were read as a claim about them.
+Imports bundle, calibrate, config, predictions and this package. The certificate is void for such cases.
+Measured here is how they fare, and whether its promise would hold if it were read as a claim about them.
 """
 
 from __future__ import annotations

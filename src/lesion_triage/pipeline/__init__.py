@@ -1,4 +1,4 @@
-"""The pipeline from pictures to a report, stage by stage. Each stage imports its own room when it runs.
+"""The pipeline from pictures to a report, stage by stage. Each stage imports its own package when it runs.
 
 Stages communicate through the files of the run folder; see ``runs`` for when one is repeated.
 """

@@ -1,6 +1,6 @@
 """``lesion-triage promote``: point an alias of the model registry at a bundle.
 
-Imports cards, tracking and the rest of this room.
+Imports cards, tracking and the rest of this package.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Check, compare, register, record, and move the alias."""
     for name in ("by", "why"):
         if not getattr(arguments, name).strip():

@@ -1,7 +1,7 @@
 """Several lesions of one patient: what happens if each counts as independent, on a simulated population.
 
-Imports numpy, the rule under test, ``calibrate.cases`` and this room. HAM10000 names no patients, so this is
-the only population of the proof that is simulated and not measured.
+Imports numpy, the rule under test, ``calibrate.cases`` and this package. HAM10000 names no patients, so this
+is the only population of the proof that is simulated and not measured.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``lesion-triage proof``: run the proof, print and save it. Imports config, tracking, console, this room."""
+"""``lesion-triage proof``: run, print and save the proof. Imports config, tracking, console, this package."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Record the table, or run the proof. Returns 1 as ``status`` says."""
     table = arguments.experiment / "scores.csv"
     if arguments.record is not None:

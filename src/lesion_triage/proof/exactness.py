@@ -1,6 +1,6 @@
 """Misses allowed and lower bound, compared with the published table and with independent implementations.
 
-Imports ``calibrate.certificate`` and this room; scipy only if it is installed.
+Imports ``calibrate.certificate`` and this package; scipy only if it is installed.
 """
 
 from __future__ import annotations

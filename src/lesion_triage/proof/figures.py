@@ -1,4 +1,4 @@
-"""Three figures as PNG bytes. Imports numpy, ``calibrate`` and this room; matplotlib where it draws.
+"""Three figures as PNG bytes. Imports numpy, ``calibrate`` and this package; matplotlib where it draws.
 
 Okabe-Ito colours, which colour-blind readers can tell apart; markers and line styles repeat the colours.
 """

@@ -1,4 +1,4 @@
-"""Runs every part of the proof; its results in one value, judged and as a document. Imports this room."""
+"""Runs every part of the proof; its results in one value, judged and as a document. Imports this package."""
 
 from __future__ import annotations
 

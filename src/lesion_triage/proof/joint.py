@@ -1,6 +1,6 @@
 """One certificate for many groups: how often does any of them fall short? On the groups of real cases.
 
-Imports numpy, ``calibrate.groups`` and this room.
+Imports numpy, ``calibrate.groups`` and this package.
 """
 
 from __future__ import annotations

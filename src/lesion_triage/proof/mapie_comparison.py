@@ -1,4 +1,4 @@
-"""MAPIE's risk control on the same draws. Imports numpy, ``calibrate``, this room; MAPIE in one function.
+"""MAPIE's risk control on the same draws. Imports numpy, ``calibrate``, this package; MAPIE in one function.
 
 MAPIE is a development dependency: without it the proof says that nothing was compared. It is configured to
 do its best:

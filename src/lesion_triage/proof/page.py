@@ -1,4 +1,4 @@
-"""The findings as Markdown tables, for the console and for the page. Imports calibrate and this room."""
+"""The findings as Markdown tables, for the console and for the page. Imports calibrate and this package."""
 
 from __future__ import annotations
 

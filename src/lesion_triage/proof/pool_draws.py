@@ -1,6 +1,6 @@
 """Calibration sets drawn from a known population: the certificate and four ways to get it wrong.
 
-Imports numpy, the rule under test and this room.
+Imports numpy, the rule under test and this package.
 """
 
 from __future__ import annotations

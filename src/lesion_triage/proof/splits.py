@@ -1,6 +1,6 @@
 """Real splits of real cases: do misses on the test half follow the distribution that the theorem implies?
 
-Imports numpy, the rule under test and this room.
+Imports numpy, the rule under test and this package.
 """
 
 from __future__ import annotations

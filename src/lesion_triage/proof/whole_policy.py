@@ -1,6 +1,6 @@
 """The whole policy under test: gates, red flags and score, decided by the policy itself.
 
-Imports numpy, the bundle's policy, calibrate's certificate and this room.
+Imports numpy, the bundle's policy, calibrate's certificate and this package.
 
 The recorded cases have no photograph that a gate refused, and no answers to questions. So refusals and
 answers are added at random, in the shares below. Each case is then decided as in the server: by

@@ -1,6 +1,6 @@
 """``lesion-triage reproduce``: repeat a recorded experiment and report, cell by cell, whether it agrees.
 
-Imports config, tracking, console and this room; the steps are imported when they are run.
+Imports config, tracking, console and this package; the steps are imported when they are run.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-tracking", action="store_true", help="do not write to MLflow")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Repeat it, print and store the comparison. Returns the exit status that ``--help`` explains."""
     definition = load_experiment(arguments.experiment)
     version_name, data = _choose_version(definition, arguments)

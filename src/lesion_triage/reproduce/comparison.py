@@ -1,4 +1,4 @@
-"""Compares the cells found with the cells recorded, one by one. Imports this room's definition and cells."""
+"""Compares the cells found with those recorded, one by one. Imports this package's definition and cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison as a page: a table, what it rests on, and a verdict in one line. Imports this room."""
+"""The comparison as a page: a table, what it rests on, and a verdict in one line. Imports this package."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The record of an experiment: documents beside its definition, and what they were made on.
 
-Imports bundle, config, this room's definition and cells.
+Imports bundle, config, this package's definition and cells.
 
 The documents are the record: a cell's value is read from them and stored nowhere else. ``recorded.json`` says
 which machine and which pictures a document came from, and is valid as long as the document has its hash.

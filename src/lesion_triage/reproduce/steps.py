@@ -1,4 +1,4 @@
-"""Runs each kind of step: training by the pipeline, others by their verbs. Imports those and this room."""
+"""Runs each kind of step: training by the pipeline, others by their verbs. Imports those and this package."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def _run_transfer(step: Transfer, workspace: Workspace) -> StepResult:
     pictures_hash = "drawn" if root is None else pictures_sha256(root)
 
     def make_document(folder: Path) -> bytes:
-        _run_verb(transfer.add_arguments, transfer.act, [*argv, "--out", str(folder)])
+        _run_verb(transfer.add_arguments, transfer.main, [*argv, "--out", str(folder)])
         return (folder / "results.json").read_bytes()
 
     inputs = {
@@ -188,7 +188,7 @@ def _run_robustness(step: Robustness, workspace: Workspace) -> StepResult:
     hashes = {f"{name} pictures": pictures_sha256(folder) for name, folder in shown.items()}
 
     def make_document(folder: Path) -> bytes:
-        _run_verb(robustness.add_arguments, robustness.act, [*argv, "--out", str(folder)])
+        _run_verb(robustness.add_arguments, robustness.main, [*argv, "--out", str(folder)])
         return (folder / "results.json").read_bytes()
 
     bundle = open_bundle(run.folder / "bundle").sha256
@@ -304,7 +304,7 @@ def _parse_arguments(add_arguments: _AddArguments, argv: Sequence[str]) -> argpa
 
 
 def _run_verb(
-    add_arguments: _AddArguments, act: Callable[[argparse.Namespace], int], argv: Sequence[str]
+    add_arguments: _AddArguments, main: Callable[[argparse.Namespace], int], argv: Sequence[str]
 ) -> None:
     """Run a verb as the command line does."""
-    act(_parse_arguments(add_arguments, argv))
+    main(_parse_arguments(add_arguments, argv))

@@ -1,4 +1,4 @@
-"""Where an experiment is repeated: folders, pictures at hand, settings. Imports runs and this room."""
+"""Where an experiment is repeated: folders, pictures at hand, settings. Imports runs and this package."""
 
 from __future__ import annotations
 

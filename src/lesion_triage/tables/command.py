@@ -1,4 +1,4 @@
-"""``lesion-triage tables``: fill in the marked numbers of all pages, or report drift. Imports this room."""
+"""``lesion-triage tables``: fill in the marked numbers of all pages or report drift. Imports this package."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Check or write. Returns 1 if ``--check`` found a page that differs from the records."""
     pages = arguments.pages or find_pages(arguments.root)
     if not pages:

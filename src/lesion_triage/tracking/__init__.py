@@ -1,4 +1,4 @@
-"""MLflow: the one room that imports it. Imports config, the bundle and the exception tree.
+"""MLflow: the one package that imports it. Imports config, the bundle and the exception tree.
 
 ``tracker`` records runs, ``registry`` keeps versions of bundles and their aliases, and ``served`` is the code
 that MLflow copies into a version and executes where it is served.

@@ -1,4 +1,4 @@
-"""One MLflow run beside one run folder. Imports config and this room's settings for MLflow.
+"""One MLflow run beside one run folder. Imports config and this package's settings for MLflow.
 
 A tracking server that is down costs a warning, never a run: training must not depend on it.
 """

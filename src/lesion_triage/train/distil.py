@@ -1,6 +1,6 @@
 """The distillation loss: the members' predictions for the student's pictures, beside the labels.
 
-Imports torch, Fabric and this room.
+Imports torch, Fabric and this package.
 """
 
 from __future__ import annotations

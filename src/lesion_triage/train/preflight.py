@@ -1,6 +1,6 @@
 """Whether this machine can train a network on its pictures: checked in seconds, before hours of training.
 
-Imports torch and this room.
+Imports torch and this package.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything that changes during training, saved and restored together. Imports Fabric and this room."""
+"""Everything that changes during training, saved and restored together. Imports Fabric and this package."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def count(event, _):
 sys.addaudithook(count)
 sys.exit(main())
 """
-"""An errand that is killed before it renames once more than it may."""
+"""A command that is killed before it renames once more than it may."""
 
 
 @pytest.mark.parametrize("renames", range(4))

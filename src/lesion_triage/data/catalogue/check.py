@@ -1,4 +1,4 @@
-"""Does a folder hold a dataset as published, and what is missing? Imports bundle, data's walk and this room.
+"""Does a folder hold a dataset as published, and what is missing? Imports bundle, data's walk, this package.
 
 It uses the layout in the catalogue and no reader, so it also explains what is wrong with a copy that a reader
 refuses. A partial copy of a dataset is incomplete, but not a format error.

@@ -1,4 +1,4 @@
-"""``lesion-triage datasets``: the list, a card, fetch, check. Imports this room and console."""
+"""``lesion-triage datasets``: the list, a card, fetch, check. Imports this package and console."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--deep", action="store_true", help="also open every picture and hash large files")
 
 
-def act(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Run one subcommand; without one, print the list."""
     if arguments.part == "show":
         return _show(arguments.name)

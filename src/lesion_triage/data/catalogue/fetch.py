@@ -1,4 +1,4 @@
-"""Fetches a dataset: licence, disk space, files, pictures published one by one. Imports this room, console.
+"""Fetches a dataset: licence, disk space, files, pictures one by one. Imports this package and console.
 
 What was downloaded, from where, with which hash and under which licence is in ``FETCHED.json`` beside it.
 """

@@ -1,4 +1,4 @@
-"""The catalogue as text: a line and a card for each entry, and the page of both. Imports this room."""
+"""The catalogue as text: a line and a card for each entry, and the page of both. Imports this package."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The label table as a page for reviewers: ``python -m lesion_triage.data.labels.page > docs/labels.md``.
 
-Imports this room alone.
+Imports this package alone.
 """
 
 from __future__ import annotations
