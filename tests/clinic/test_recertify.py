@@ -480,6 +480,22 @@ def test_table_that_cannot_be_used_is_one_sentence(clinic, bundle, tmp_path, cap
 
 
 @pytest.mark.parametrize(
+    ("table", "more", "message"),
+    [
+        ("none.csv", [], "--cases {site}/none.csv: no such file"),
+        (".", [], "--cases {site}: no such file"),
+        ("cases.csv", ["--images", "none"], "--images none: no such folder"),
+    ],
+)
+def test_a_table_or_folder_that_is_not_there_is_named_with_its_option(
+    clinic, bundle, tmp_path, capsys, table, more, message
+):
+    site = clinic(spread(3)).parent
+    assert recertify(bundle, site / table, tmp_path / "new", *more) == 2
+    assert message.format(site=site) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--target", "1.0"], "between 0 and 1"),

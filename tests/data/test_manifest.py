@@ -91,7 +91,7 @@ def test_a_picture_that_cannot_be_used_is_dropped_and_named(
 
 def test_too_many_lost_pictures_mean_the_wrong_folder(dataset: Dataset) -> None:
     root = dataset(rows(20), without=["00.jpg", "01.jpg", "02.jpg"])
-    with pytest.raises(ManifestError, match=r"3 of the 20 pictures .*image_missing: 3.*Check --data-root"):
+    with pytest.raises(ManifestError, match=r"3 of the 20 pictures .*image_missing: 3.*Check --data-root "):
         manifests.build(FOLDER, root)
 
 

@@ -33,7 +33,7 @@ from lesion_triage.data import manifest
 from lesion_triage.data.predict import predict
 from lesion_triage.data.records import unit_of_analysis, unnamed_lesions, unnamed_photographs
 from lesion_triage.data.sources import folder
-from lesion_triage.errors import CalibrationError
+from lesion_triage.errors import CalibrationError, DataError
 from lesion_triage.predictions import Predictions
 
 SPLIT = "external"
@@ -110,6 +110,10 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
     bundle = open_bundle(bundle_folder)
     Scorer(bundle).self_test()
     root = images or table.parent
+    if not table.is_file():
+        raise DataError(f"--cases {table}: no such file, expected the table of confirmed cases.")
+    if not root.is_dir():
+        raise DataError(f"--images {root}: no such folder, expected that of the photographs.")
     with progress_bar("reading photographs") as tick:
         source = Data(source="folder", table=str(table.resolve()))
         made = manifest.build(source, root, tick, bundle.header.pixels)

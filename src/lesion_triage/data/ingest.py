@@ -117,7 +117,7 @@ def refuse_wrong_folder(
     )
     raise ManifestError(
         f"{where}: {lost} of the {usable + lost} pictures in the dataset's table cannot be used ({reasons}); "
-        "at most one in ten may be. Check --data-root, or complete the download."
+        "at most one in ten may be. Check --data-root (at a site: --images), or complete the download."
     )
 
 
