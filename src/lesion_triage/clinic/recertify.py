@@ -80,7 +80,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.cases.is_file() and not looked:  # repeating the same look adds no line
         ledger.require_writable(ledger_path)
     local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
-    bundle = recertify(
+    bundle, earlier = recertify(
         local,
         arguments.out,
         site=arguments.site,
@@ -92,9 +92,8 @@ def main(arguments: argparse.Namespace) -> int:
     )
     certificate = bundle.certificate
     # A verdict is a look too, so it is shown only after this look has its line in the ledger.
-    looks = ledger.read(ledger_path)
-    spent = sum(1.0 - look.confidence for look in _before(certificate, looks, local))
-    old = None if _counted(local, looks) else old_certificate(local, spent)
+    spent = sum(1.0 - look.confidence for look in earlier)
+    old = None if _counted(local, ledger.read(ledger_path)) else old_certificate(local, spent)
     echo(f"  {describe(old, local)}")
     echo(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
@@ -132,7 +131,7 @@ def recertify(
     confidence: float | None = None,
     second_look: str = "",
     count_red_flags: bool | None = None,
-) -> Bundle:
+) -> tuple[Bundle, tuple[Look, ...]]:
     """Seal a new bundle with the site's certificate.
 
     Args:
@@ -146,6 +145,9 @@ def recertify(
         count_red_flags: whether a positive case that only a red flag sends up counts as referred; None: as
             in the old certificate.
 
+    Returns:
+        The new bundle, and the earlier looks at its cases.
+
     Raises:
         CalibrationError: too few positives (the message says how many more), a second look without a reason,
             or a ledger that cannot be written.
@@ -155,16 +157,7 @@ def recertify(
     before = bundle.certificate
     if out.exists():  # checked before a look is spent
         raise BundleError(f"{out}: exists; a sealed bundle is never overwritten, choose another folder.")
-    config = Calibrate(
-        target_sensitivity=before.target_sensitivity if target is None else target,
-        confidence=before.confidence if confidence is None else confidence,
-        groups=before.asked,
-        rule=before.rule,
-        aggregation=before.aggregation,
-        quality=bundle.policy.quality,
-        red_flags=bundle.policy.red_flags,
-        count_red_flags=before.red_flags_counted if count_red_flags is None else count_red_flags,
-    )
+    config = _config(bundle, target, confidence, count_red_flags)
     _require_enough(local, config)
     # The table's hash has the outcomes: a corrected table is another look at the same pictures.
     facts = [config.model_dump(mode="json"), bundle.policy.sha256(), _table_sha256(local), local.unit]
@@ -205,7 +198,24 @@ def recertify(
             ledger.append(
                 ledger_path, ledger.entry_from_certificate(certificate, settings, local.files_sha256)
             )
-    return seal_again(bundle, out, policy, certificate, local)
+    return seal_again(bundle, out, policy, certificate, local), earlier
+
+
+def _config(
+    bundle: Bundle, target: float | None, confidence: float | None, count_red_flags: bool | None
+) -> Calibrate:
+    """The settings of the bundle's own certificate, but for those that are given."""
+    before, policy = bundle.certificate, bundle.policy
+    return Calibrate(
+        target_sensitivity=before.target_sensitivity if target is None else target,
+        confidence=before.confidence if confidence is None else confidence,
+        groups=before.asked,
+        rule=before.rule,
+        aggregation=before.aggregation,
+        quality=policy.quality,
+        red_flags=policy.red_flags,
+        count_red_flags=before.red_flags_counted if count_red_flags is None else count_red_flags,
+    )
 
 
 def with_thresholds(policy: Policy, joint: JointThresholds) -> Policy:
@@ -288,13 +298,6 @@ def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, 
     )
     inherited = (*certificate.ledger, ledger.look_from_certificate(certificate, certificate.policy_sha256))
     return _distinct((*inherited, *at_site)) if local.seen_before else at_site
-
-
-def _before(certificate: Certificate, looks: tuple[ledger.Entry, ...], local: LocalCases) -> tuple[Look, ...]:
-    """The looks before the one that a certificate records, as in ``_earlier``."""
-    own = _key(ledger.look_from_certificate(certificate, certificate.policy_sha256))
-    at = next((at for at, look in enumerate(looks) if _key(look) == own), len(looks))
-    return _earlier(local, looks[:at])
 
 
 def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:
