@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -17,6 +17,8 @@ class Cut:
     """Close the connection after so many bytes of the body."""
 
     after_bytes: int
+    ranges: bool = True
+    """Whether a range is honoured before that."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Odd:
     """A whole answer with something wrong: no ranges, other headers, another claim of where it begins."""
 
     ranges: bool = True
+    if_range: bool = True
+    """Whether the condition of a range is looked at."""
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(answer, Unmeasured):
             self._unmeasured(answer, content)
             return
-        start = self._start(asked, origin.tags[path], isinstance(answer, Cut) or answer.ranges)
+        if isinstance(answer, Odd) and not answer.if_range:
+            asked = replace(asked, if_range=None)
+        start = self._start(asked, origin.tags[path], answer.ranges)
         if start is not None and start >= len(content):
             self._head(416, {"Content-Range": f"bytes */{len(content)}", "Content-Length": "0"})
             return

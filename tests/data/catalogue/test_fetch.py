@@ -12,9 +12,11 @@ import textwrap
 import zipfile
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from lesion_triage.data.catalogue import download
 from lesion_triage.data.catalogue.fetch import fetch
 from lesion_triage.errors import DownloadError
 from local_origin import Cut, Odd, Status, Unmeasured
@@ -110,6 +112,72 @@ def test_a_server_that_cannot_continue_sends_it_all_again(origin, entry, fast_re
     origin.put("/a.bin", CONTENT)
     origin.script["/a.bin"] = [Cut(1_000_000), odd]
     fetch(entry({"name": "a.bin", "sha256": SHA256}), tmp_path, ACCEPTED, retry_policy=fast_retries)
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_changed_file_is_not_patched_together_by_a_server_that_ignores_the_condition(
+    origin, entry, fast_retries, tmp_path
+):
+    origin.put("/a.bin", CONTENT)
+    origin.script["/a.bin"] = [Cut(1_000_000), Status(500), Status(500)]
+    small = entry({"name": "a.bin"})
+    with pytest.raises(DownloadError):
+        fetch(small, tmp_path, ACCEPTED, retry_policy=fast_retries)
+    newer = CONTENT[::-1]
+    origin.put("/a.bin", newer)
+    origin.script["/a.bin"] = [Odd(if_range=False)]
+    fetch(small, tmp_path, ACCEPTED, retry_policy=fast_retries)
+    assert (tmp_path / "a.bin").read_bytes() == newer
+
+
+def test_a_server_that_always_begins_again_and_is_cut_at_random_is_given_up(
+    origin, entry, fast_retries, tmp_path
+):
+    origin.put("/a.bin", CONTENT)
+    lengths = (1_000_000, 500_000, 800_000, 400_000, 600_000)
+    origin.script["/a.bin"] = [Cut(length, ranges=False) for length in lengths]
+    with pytest.raises(DownloadError, match="3 times in a row"):
+        fetch(entry({"name": "a.bin", "sha256": SHA256}), tmp_path, ACCEPTED, retry_policy=fast_retries)
+    assert len(origin.asked) == 3
+
+
+def test_a_second_process_is_refused_until_the_first_has_named_its_file(
+    origin, entry, fast_retries, tmp_path, monkeypatch
+):
+    """Verifying takes minutes for a large file, and the second would write into what is being hashed."""
+    origin.put("/a.bin", CONTENT)
+    small = entry({"name": "a.bin"})
+    refused: list[str] = []
+    hashes = download.sha256_and_md5
+
+    def meanwhile(path: Path) -> tuple[str, str]:
+        with pytest.raises(DownloadError) as error:
+            fetch(small, tmp_path, ACCEPTED, retry_policy=fast_retries)
+        refused.append(str(error.value))
+        return hashes(path)
+
+    monkeypatch.setattr(download, "sha256_and_md5", meanwhile)
+    fetch(small, tmp_path, ACCEPTED, retry_policy=fast_retries)
+    assert len(refused) == 1
+    assert "another process is downloading it" in refused[0]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
+def test_a_file_that_another_process_finished_meanwhile_is_not_overwritten(
+    origin, entry, fast_retries, tmp_path, monkeypatch
+):
+    origin.put("/a.bin", CONTENT)
+    origin.tags["/a.bin"] = None
+    part, lock = tmp_path / "a.bin.part", download.fcntl.flock
+    part.write_bytes(CONTENT)
+
+    def finish_first(stream: IO[bytes], operation: int) -> None:
+        part.replace(tmp_path / "a.bin")
+        lock(stream, operation)
+
+    monkeypatch.setattr(download.fcntl, "flock", finish_first)
+    with pytest.raises(DownloadError, match="another process"):
+        fetch(entry({"name": "a.bin"}), tmp_path, ACCEPTED, retry_policy=fast_retries)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 

@@ -51,12 +51,12 @@ class RetryPolicy:
     """How often a transient failure is retried, and how long to wait in between."""
 
     max_attempts: int = 6
-    """Failed attempts in a row without a single new byte; any progress resets the count."""
+    """Failed attempts in a row without a byte more than ever before; any progress resets the count."""
     initial_wait_s: float = 1.0
     max_wait_s: float = 60.0
 
     def wait(self, failures: int, asked_s: float | None) -> None:
-        """Wait longer after each failure, or as long as the server asked; at most ``longest_wait_s``."""
+        """Wait longer after each failure, or as long as the server asked; at most ``max_wait_s``."""
         # Jitter: many clients that were cut off together must not come back together.
         backoff = random.uniform(0.5, 1.0) * self.initial_wait_s * 2 ** (failures - 1)
         time.sleep(min(self.max_wait_s, backoff if asked_s is None else asked_s))
@@ -162,15 +162,15 @@ class _Transfer:
 
     def run(self, tick: ProgressCallback, retry_policy: RetryPolicy) -> DownloadedFile:
         with _exclusive_part_file(self.part) as stream:
-            failures, before = 0, -1
+            failures, most = 0, -1
             while True:
                 try:
                     self._request_remainder(stream, tick)
                     break
                 except _TransientError as error:
                     received = _file_size(stream)
-                    failures = 1 if received > before else failures + 1
-                    before = received
+                    failures = 1 if received > most else failures + 1
+                    most = max(most, received)
                     if failures >= retry_policy.max_attempts:
                         raise DownloadError(
                             f"{self.url}: {error}, {failures} times in a row. {received:,} bytes are kept in "
@@ -178,7 +178,7 @@ class _Transfer:
                         ) from None
                     retry_policy.wait(failures, error.wait_s)
             os.fsync(stream.fileno())
-        return self._finish()
+            return self._finish()
 
     def _request_remainder(self, stream: IO[bytes], tick: ProgressCallback) -> None:
         """One request: for the rest of the file, or for all of it if a range is not available."""
@@ -196,7 +196,7 @@ class _Transfer:
                 if _nothing_left(response, received):
                     self.length_known = True
                     return
-                start, total = self._check_response(response, received)
+                start, total = self._check_response(response, received, validator)
                 if start is None:
                     _truncate(stream)
                     raise _TransientError("the file on the server has changed; starting over", 0.0)
@@ -232,7 +232,9 @@ class _Transfer:
         total = saved.get("size_bytes")
         return received, validator, total if isinstance(total, int) and received else 0
 
-    def _check_response(self, response: requests.Response, received: int) -> tuple[int | None, int]:
+    def _check_response(
+        self, response: requests.Response, received: int, validator: str
+    ) -> tuple[int | None, int]:
         """Offset at which the response body begins, and the length of the whole file (0 if unknown).
 
         None as offset: the bytes at hand do not fit, start over.
@@ -257,6 +259,8 @@ class _Transfer:
             return 0, total
         content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if content_range is None or int(content_range[1]) != received:
+            return None, 0
+        if validator and _validator(response) not in (validator, ""):  # some servers ignore If-Range
             return None, 0
         total = (
             int(content_range[2])
@@ -287,10 +291,7 @@ class _Transfer:
             )
 
     def _save_state(self, response: requests.Response, total: int) -> None:
-        tag = response.headers.get("ETag", "")
-        # A weak tag does not promise equal bytes, and If-Range may not carry one (RFC 9110, 13.1.5).
-        validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
-        state = {"url": self.url, "validator": validator, "size_bytes": total or None}
+        state = {"url": self.url, "validator": _validator(response), "size_bytes": total or None}
         write_atomically(self.state, json.dumps(state).encode())
 
     def _check_disk_space(self, total: int, start: int) -> None:
@@ -346,10 +347,11 @@ def _exclusive_part_file(part: Path) -> Iterator[IO[bytes]]:
     with part.open("ab", buffering=0) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = part.exists() and os.path.samestat(os.fstat(stream.fileno()), part.stat())
         except BlockingIOError:
-            raise DownloadError(
-                f"{part}: another process is downloading it; wait until it has finished."
-            ) from None
+            ours = False
+        if not ours:  # still locked, or named or moved away before we had the lock
+            raise DownloadError(f"{part}: another process is downloading it; wait until it has finished.")
         yield stream
 
 
@@ -367,6 +369,13 @@ def _write_all(stream: IO[bytes], block: bytes) -> None:
 def _nothing_left(response: requests.Response, received: int) -> bool:
     """Whether the server refuses the range because there is nothing left."""
     return response.status_code == 416 and response.headers.get("Content-Range") == f"bytes */{received}"
+
+
+def _validator(response: requests.Response) -> str:
+    """What proves that the file on the server is the same as before; empty: nothing."""
+    tag = response.headers.get("ETag", "")
+    # A weak tag does not promise equal bytes, and If-Range may not carry one (RFC 9110, 13.1.5).
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
 
 
 def _truncate(stream: IO[bytes]) -> None:
