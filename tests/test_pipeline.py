@@ -30,7 +30,9 @@ from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.calibrate.novelty import novelty_limit
 from lesion_triage.calibrate.referral_burden import ReferralBurden, measure_referral_burden
-from lesion_triage.config import Calibrate
+from lesion_triage.config import Calibrate, Config
+from lesion_triage.data import manifest as manifests
+from lesion_triage.data import synthetic
 from lesion_triage.errors import (
     BundleError,
     CalibrationError,
@@ -507,7 +509,11 @@ def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, hom
     (before / "config.sha256").unlink()  # as if it were of other settings
     capsys.readouterr()
     taken = pipeline.run_verb("run", load("tracking.enabled=true"), tmp_path / "runs")
-    assert capsys.readouterr().out.count(f": reused from {run.folder.name}") == len(pipeline.STAGES)
+    out = capsys.readouterr().out
+    assert out.count(f": reused from {run.folder.name}") == len(pipeline.STAGES)
+    assert "require a reason" not in out  # nothing is trained, and the threshold is the one chosen before
+    openings = "test_openings.jsonl"  # the results are of the same openings
+    assert (taken.folder / openings).read_text() == (before / openings).read_text()
     client, found = recorded(taken)
     bundle = open_bundle(run.folder / "bundle")
     assert found.data.tags["certificate_id"] == bundle.certificate.certificate_id()
@@ -518,6 +524,40 @@ def test_a_run_whose_stages_were_all_taken_over_is_recorded_whole(run, load, hom
     whole = next(part for part in told["slices"] if part["name"] == "all")
     assert found.data.metrics["test.all.specificity"] == whole["metrics"]["specificity"]["value"]
     assert {"bundle", "report"} <= {file.path for file in client.list_artifacts(found.info.run_id)}
+
+
+def test_drawn_pictures_that_were_deleted_with_the_cache_are_drawn_again(run, home, tmp_path):
+    copied = runs.Run(run.config, tmp_path / "runs" / run.folder.name)
+    shutil.copytree(run.folder, copied.folder)
+    record = pipeline.records(copied, "test")[0]
+    before = manifests.read_picture(pipeline.data_root(run), record)
+    assert manifests.read_picture(pipeline.data_root(copied), record) == before
+    next((copied.cache).glob("synthetic-*/images/*")).unlink()
+    pipeline.data_root(copied)
+    drawn = [{path.name for path in one.cache.glob("synthetic-*/images/*")} for one in (run, copied)]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_corrected_label_is_noticed_and_the_verb_says_what_changed(tmp_path, capsys):
+    data = tmp_path / "data"
+    table = synthetic.draw(4, 0.5, 0, data)
+    config = Config.model_validate(
+        {
+            "name": "own",
+            "data": {"source": "folder", "root": data, "table": table.name},
+            "tracking": {"enabled": False},
+        }
+    )
+    first = pipeline.run_verb("manifest", config, tmp_path / "runs")
+    table.write_text(table.read_text().replace("false", "true"))
+    capsys.readouterr()
+    with pytest.raises(RunError, match="'manifest' has not been done"):
+        pipeline.run_verb("calibrate", config, tmp_path / "runs")
+    changed = f"what 'manifest' of {first.folder.name} was made from has changed since"
+    assert changed in " ".join(capsys.readouterr().out.split())
+    second = pipeline.run_verb("manifest", config, tmp_path / "runs")
+    assert second.folder != first.folder
+    assert all(record.needs_in_person for record in manifests.read(second.folder)[0].records)
 
 
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):

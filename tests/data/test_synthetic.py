@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -89,6 +90,28 @@ def test_a_folder_of_other_files_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="expected an empty folder or an earlier drawing"):
         synthetic.draw(4, 0.5, 0, tmp_path)
     assert contents(tmp_path) == {"cases.csv": b"mine"}
+
+
+def test_two_drawings_at_once_do_not_clear_each_other(tmp_path: Path) -> None:
+    """Runs of two names share one folder of drawings in the cache."""
+    others: list[threading.Thread] = []
+    began = threading.Event()
+
+    def start_other(done: int, total: int) -> None:
+        if done == 1:
+            others.append(threading.Thread(target=draw_too))
+            others[0].start()
+            began.wait(1.0)
+
+    def draw_too() -> None:
+        synthetic.draw(4, 0.5, 0, tmp_path / "d", lambda done, total: began.set())
+
+    synthetic.draw(4, 0.5, 0, tmp_path / "d", start_other)
+    named = {row["image"] for row in table(tmp_path / "d")}
+    there = {f"{synthetic.PICTURES}/{path.name}" for path in (tmp_path / "d" / synthetic.PICTURES).iterdir()}
+    others[0].join()
+    assert there == named
+    assert not began.is_set()  # the other found a complete drawing
 
 
 def test_progress_counts_lesions(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Drawings of blobs in two kinds, regular and irregular, for demonstrations and tests. numpy and Pillow only.
 
-Imports records, the bundle's writer of files and the exception tree.
+Imports records, locks, console, the bundle's writer of files and the exception tree.
 
 They do not resemble skin and are not meant to; a model that has seen nothing else says so in its bundle. The
 two kinds borrow only one thing from dermatology: asymmetry, a notched border and several colours go together.
@@ -24,9 +24,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.console import ProgressCallback
+from lesion_triage.console import ProgressCallback, echo
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.errors import DataError
+from lesion_triage.locks import hold_lock
 
 Kind = Literal["regular", "irregular"]
 
@@ -141,7 +142,8 @@ def draw(
     """Draw a dataset in the layout of ``source: folder``; returns the path of its table.
 
     The table is written last, so its existence means the drawing is complete. A complete drawing with the
-    same parameters is kept; one with others is replaced.
+    same parameters is kept; one with others is replaced. Two processes that want the same drawing share it:
+    the second waits for the first.
 
     Args:
         lesions: how many; each is drawn in one to three pictures.
@@ -152,14 +154,27 @@ def draw(
 
     Raises:
         DataError: the folder holds files that are not a drawing's.
+        OSError: the disk refuses a picture or the lock.
     """
     parameters = canonical_json(
         {"version": _VERSION, "lesions": lesions, "positive_share": positive_share, "seed": seed}
     ).encode()
-    table = folder / TABLE
-    if _is_complete(folder, parameters):
-        return table
-    _clear_folder(folder, parameters)
+    if not _is_complete(folder, parameters):
+        with hold_lock(folder.with_name(f".{folder.name}.lock"), _say_waiting):
+            if not _is_complete(folder, parameters):
+                _clear_folder(folder, parameters)
+                _draw_lesions(lesions, positive_share, seed, folder, progress)
+    return folder / TABLE
+
+
+def _say_waiting() -> None:
+    echo("  another process is drawing the same pictures; waiting for it")
+
+
+def _draw_lesions(
+    lesions: int, positive_share: float, seed: int, folder: Path, progress: ProgressCallback | None
+) -> None:
+    """Draw into a cleared folder; the table is written last."""
     irregular = np.zeros(lesions, dtype=bool)
     irregular[: round(lesions * positive_share)] = True
     np.random.default_rng(seed).shuffle(irregular)
@@ -172,8 +187,7 @@ def draw(
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(_Row._fields)
     writer.writerows(rows)
-    write_atomically(table, buffer.getvalue().encode())
-    return table
+    write_atomically(folder / TABLE, buffer.getvalue().encode())
 
 
 def draw_picture(kind: Kind, seed: int) -> Image.Image:

@@ -52,11 +52,20 @@ def require_runs_outside_dataset(config: Config, root: Path) -> None:
 
 
 def data_root(run: Run) -> Roots:
-    """Folder of the dataset, or of each part of a mixture; synthetic pictures are in the cache."""
+    """Folder of the dataset, or of each part of a mixture.
+
+    Synthetic pictures are in the cache, which may be deleted at any time: once the run has a manifest of
+    them, they are drawn again if they are not whole.
+    """
     data = run.config.data
     if data.source == "synthetic":
-        key = runs.inputs_sha256(synthetic=data.synthetic.model_dump())[:16]
-        return run.cache / f"synthetic-{key}"
+        from lesion_triage.data import manifest, synthetic
+
+        wanted = data.synthetic
+        folder = run.cache / f"synthetic-{runs.inputs_sha256(synthetic=wanted.model_dump())[:16]}"
+        if (run.folder / manifest.HEADER).is_file():
+            synthetic.draw(wanted.lesions, wanted.positive_share, wanted.seed, folder)
+        return folder
     folders = {name: folder for name, folder in data.folders.items() if folder is not None}
     assert len(folders) == len(data.folders)
     return folders if data.source == "mixture" else folders[data.source]
