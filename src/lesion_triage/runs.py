@@ -244,6 +244,19 @@ def record_test_opening(folder: Path, bundle_sha256: str = "", by: str = "") -> 
         ) from None
 
 
+def copy_test_openings(source: Path, folder: Path) -> None:
+    """Record in a run, once each, the openings of another run whose results it takes over."""
+    known = _test_openings(folder)
+    for line in _test_openings(source):
+        if line not in known:
+            append_line(folder / _OPENINGS, line)
+
+
+def _test_openings(folder: Path) -> list[str]:
+    path = folder / _OPENINGS
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
 def file_sha256(path: Path) -> str:
     """Hash of a file, read in blocks."""
     with path.open("rb") as stream:

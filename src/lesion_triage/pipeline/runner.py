@@ -53,7 +53,7 @@ def run_verb(
     asked = VERBS["split"] if tables_only else VERBS[verb]
     with _tracking(run, parent) as tracker:
         for name in _with_prerequisites(asked):
-            if name == "train" and name in asked and not _is_up_to_date(STAGES[name], run):
+            if name == "train" and name in asked and _must_be_executed(STAGES[name], run, fresh):
                 sealing.warn_of_second_look(run)
             ensure_stage(STAGES[name], run, tracker, may_work=name in asked, fresh=fresh, resume=resume)
             if name == "train" and name in asked:
@@ -95,8 +95,16 @@ def open_run(config: Config, root: Path, fresh: bool = False) -> Run:
 def _find_or_make_run(config: Config, root: Path, fresh: bool) -> Run:
     if fresh:
         return runs.make(config, root)
-    # If the data or the weights changed, what was finished stays as it is.
-    return runs.find_or_make(config, root, lambda run: any(_is_outdated(one, run) for one in STAGES.values()))
+    return runs.find_or_make(config, root, _report_outdated)
+
+
+def _report_outdated(run: Run) -> bool:
+    """Whether the data or the weights changed, say; then what was finished stays as it is."""
+    for stage in STAGES.values():
+        if _is_outdated(stage, run):
+            echo(f"  what '{stage.name}' of {run.folder.name} was made from has changed since; a new folder:")
+            return True
+    return False
 
 
 def open_tracker(run: Run, parent: str = "") -> Tracker:
@@ -160,9 +168,10 @@ def _is_outdated(stage: Stage, run: Run) -> bool:
     return record is not None and record.inputs_sha256 != _inputs_sha256(stage, run)
 
 
-def _is_up_to_date(stage: Stage, run: Run) -> bool:
+def _must_be_executed(stage: Stage, run: Run, fresh: bool) -> bool:
     inputs = _inputs_sha256(stage, run)
-    return inputs is not None and run.is_up_to_date(stage.name, inputs)
+    assert inputs is not None, "the stages come in the order of their needs"
+    return not run.is_up_to_date(stage.name, inputs) and _reusable_run(stage, run, inputs, fresh) is None
 
 
 def _is_done_without_waiting(stage: Stage, run: Run, tracker: Tracker, fresh: bool) -> bool:
@@ -184,14 +193,21 @@ def _reuse_result(stage: Stage, run: Run, inputs: str, tracker: Tracker, fresh: 
         run.clear(stage.scratch)
         echo(f"{stage.name}: unchanged")
         return True
-    others: Iterable[Run] = () if fresh else runs.other_runs(run)
-    there = (o for o in others if o.is_up_to_date(stage.name, inputs) and _has_same_data(stage, run, o))
-    if (other := next(there, None)) is not None:
+    if (other := _reusable_run(stage, run, inputs, fresh)) is not None:
+        if stage.name == "evaluate":
+            runs.copy_test_openings(other.folder, run.folder)
         run.reuse_stage(stage.name, other)
         stage.log_reused(run, tracker)
         echo(f"{stage.name}: reused from {other.folder.name}")
         return True
     return False
+
+
+def _reusable_run(stage: Stage, run: Run, inputs: str, fresh: bool) -> Run | None:
+    """The newest other run in which this stage was made from the same inputs."""
+    others: Iterable[Run] = () if fresh else runs.other_runs(run)
+    there = (o for o in others if o.is_up_to_date(stage.name, inputs) and _has_same_data(stage, run, o))
+    return next(there, None)
 
 
 def _has_same_data(stage: Stage, run: Run, other: Run) -> bool:

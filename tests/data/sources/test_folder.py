@@ -160,6 +160,8 @@ def test_one_row_of_thousands_in_another_encoding_is_named_by_its_line(tmp_path:
 @pytest.mark.parametrize(
     ("table", "sentence"),
     [
+        ("sep=,\nimage,needs_in_person\na.png,1\n", "the first line names the separator"),
+        ("sep=;\nimage;needs_in_person\na.png;1\n", "the first line names the separator"),
         ("image;needs_in_person\na.png;1\n", "the table is separated by semicolons; save it with commas."),
         ("image\tneeds_in_person\na.png\t1\n", "the table is separated by tabs; save it with commas."),
         (

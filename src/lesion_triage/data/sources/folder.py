@@ -203,6 +203,8 @@ def _describe_wrong_encoding(path: Path) -> str:
 
 def _check_separator(path: Path, columns: Sequence[str]) -> None:
     """Raise for the separators that spreadsheets may write, with advice on how to save the table."""
+    if columns and columns[0].lower().startswith("sep="):
+        raise DataError(f"{path}: the first line names the separator, for spreadsheets; remove that line.")
     if len(columns) == 1:
         for separator, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")):
             if separator in columns[0]:
