@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,15 @@ def test_a_character_that_looks_like_the_end_of_a_line_does_not_lock_the_record(
     record.append(tmp_path, entry(why="and again"))
     assert [line["why"] for line in record.read(tmp_path)] == [f"it is{odd}better", "and again"]
     assert len(Dossier(tmp_path).at(record.FILE)) == 2
+
+
+def test_promotions_at_one_moment_do_not_lock_the_record(tmp_path):
+    def append(number: int) -> None:
+        record.append(tmp_path, entry(why=str(number)))
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(append, range(40)))
+    assert sorted(int(line["why"]) for line in record.read(tmp_path)) == list(range(40))
 
 
 def test_an_empty_record_has_no_line(tmp_path):

@@ -1,4 +1,4 @@
-"""Who promoted what, when and why, in an append-only file. Imports the bundle and the errors.
+"""Who promoted what, when and why, in an append-only file. Imports the bundle, the locks and the errors.
 
 Each line carries the hash of the line before, so a line that was changed or removed is detected, except at
 the end of the file.
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.files import append_line
 from lesion_triage.errors import PromotionError
+from lesion_triage.locks import hold_lock
 
 FILE = "promotions.jsonl"
 _FIRST = "0" * 64
@@ -51,17 +52,18 @@ def read(run: Path) -> list[dict[str, Any]]:
 
 
 def append(run: Path, entry: Entry) -> None:
-    """Append a line and flush it to the disk.
+    """Append a line and flush it to the disk. Of two processes one waits: each line names the one before.
 
     Raises:
         PromotionError: the record was altered, or cannot be written.
     """
     path = run / FILE
-    lines = _lines(path)
-    previous = sha256_of(lines[-1].encode()) if lines else _FIRST
-    line = json.dumps({**asdict(entry), "previous_sha256": previous}, sort_keys=True, ensure_ascii=False)
     try:
-        append_line(path, line)
+        with hold_lock(run / f".{FILE}.lock"):
+            lines = _lines(path)
+            previous = sha256_of(lines[-1].encode()) if lines else _FIRST
+            line = {**asdict(entry), "previous_sha256": previous}
+            append_line(path, json.dumps(line, sort_keys=True, ensure_ascii=False))
     except OSError as error:
         raise PromotionError(f"{path}: cannot be written ({error.strerror}); nothing was promoted.") from None
 
