@@ -236,6 +236,20 @@ async def _zip_stream(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes
         yield piece
 
 
+@router.get("/cases")
+async def new_again(request: Request) -> Response:
+    """The address of a refused form, opened again: a browser that was restarted asks for it with GET."""
+    return redirect("/ui/new")
+
+
+@router.get("/cases/{number}/reading")
+@router.get("/cases/{number}/outcome")
+@router.get("/cases/{number}/delete")
+async def case_again(request: Request) -> Response:
+    """The same for the forms of a case."""
+    return redirect(f"/ui/cases/{_case_number(request)}")
+
+
 @router.get("/certificate")
 async def certificate(request: Request) -> Response:
     """What the certificate promises, and what it does not."""

@@ -23,6 +23,17 @@ def test_reason_that_is_too_short_is_not_called_a_missing_one(browser: Any) -> N
     assert "Say why you override" in browser.read_case(number, "override", "no").text
 
 
+def test_address_of_a_refused_form_leads_to_the_form_and_does_not_say_that_the_case_was_deleted(
+    browser: Any,
+) -> None:
+    number = browser.send_case(PICTURE)
+    assert browser.read_case(number, "override").status_code == 422
+    for form in ("reading", "outcome", "delete"):
+        again = browser.get(f"/ui/cases/{number}/{form}")
+        assert (again.status_code, again.headers["location"]) == (303, f"/ui/cases/{number}")
+    assert browser.get("/ui/cases").headers["location"] == "/ui/new"
+
+
 def test_white_space_of_a_text_processor_does_not_join_the_words_of_a_reason(browser: Any) -> None:
     number = browser.send_case(PICTURE)
     browser.read_case(number, "override", "grown from 2\u00a0to\u20093 mm\r\n\tin a\u3000month\x00\u00ad")
