@@ -257,6 +257,18 @@ def test_every_picture_of_a_real_copy_can_be_opened(data_root):
     )
 
 
+def test_of_an_own_table_a_picture_of_the_same_name_elsewhere_is_not_the_one(tmp_path, picture):
+    names = ["anna/1.jpg", r"ben\1.jpg", "cléo/2.jpg"]  # the last as two characters on the disk
+    table(tmp_path / "cases.csv", ("image", "needs_in_person"), [(name, "1") for name in names])
+    for seed, name in enumerate(("anna/1.jpg", "cle\u0301o/2.jpg", "other/3.jpg")):
+        picture(tmp_path / name, seed)
+    checked = check(tmp_path, dataset("folder"))
+    assert checked.exit_code == 1
+    state, found = state_and_text(checked, "pictures named")
+    assert (state, found) == (State.INCOMPLETE, r"2: 1 missing, such as ben\1.jpg")
+    assert state_and_text(checked, "other pictures") == (State.NOTE, "1, which no table names")
+
+
 def test_the_catalogue_for_programs_is_the_catalogue(capsys):
     assert main(["datasets", "--json"]) == 0
     assert [one["name"] for one in json.loads(capsys.readouterr().out)] == [one.name for one in datasets()]

@@ -16,6 +16,7 @@ from enum import StrEnum
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TextIO
+from unicodedata import normalize
 
 import numpy as np
 
@@ -258,11 +259,9 @@ def _check_pictures(files: _FileIndex, entry: Dataset, layout: Layout) -> Iterat
     listed = list(_listed_pictures(files, layout))
     if not listed:
         return
-    present_stems = {path.stem for path in _picture_paths(files, pictures)}
+    present = {_picture_key(path, pictures) for path in _picture_paths(files, pictures)}
     lacking = [
-        names[0]
-        for names in listed
-        if not any(_picture_stem(name, pictures) in present_stems for name in names)
+        names[0] for names in listed if not any(_picture_key(name, pictures) in present for name in names)
     ]
     found = len(listed) - len(lacking)
     if lacking:
@@ -272,7 +271,7 @@ def _check_pictures(files: _FileIndex, entry: Dataset, layout: Layout) -> Iterat
         yield Finding("pictures named by the tables", f"{len(listed):,}", text, State.INCOMPLETE, advice)
     else:
         yield Finding("pictures named by the tables", f"{len(listed):,}", f"{found:,}", State.OK)
-    extra = len(present_stems - {_picture_stem(name, pictures) for names in listed for name in names})
+    extra = len(present - {_picture_key(name, pictures) for names in listed for name in names})
     if extra:
         yield Finding("other pictures", "0", f"{extra:,}, which no table names", State.NOTE)
     if layout.count is not None and len(listed) < layout.count:
@@ -301,8 +300,13 @@ def _listed_pictures(files: _FileIndex, layout: Layout) -> Iterator[tuple[str, .
             continue
 
 
-def _picture_stem(name: str, pictures: Pictures) -> str:
-    """A picture's name without folder and extension; tables give it with or without."""
+def _picture_key(name: str | PurePosixPath, pictures: Pictures) -> str:
+    """What a picture is recognised by: its name without folder and extension, or else its path.
+
+    Published tables give names with or without folder and extension.
+    """
+    if pictures.by_path:  # as the reader spells it; one disk spells é as one character, another as two
+        return normalize("NFC", PurePosixPath(str(name).strip().replace("\\", "/")).as_posix())
     last = PurePosixPath(name).name
     stem, dot, ending = last.rpartition(".")
     return stem if dot and f".{ending}".lower() in _ENDINGS | set(pictures.endings) else last

@@ -118,6 +118,8 @@ class Pictures(Part):
     endings: tuple[str, ...] = (".jpg", ".jpeg", ".png")
     pattern: str = ""
     """File name pattern by which pictures are counted; empty if a table names them."""
+    by_path: bool = False
+    """Whether the table has paths from the dataset's folder, so that a file elsewhere is another picture."""
 
 
 class Arrays(Part):
