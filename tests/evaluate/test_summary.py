@@ -39,6 +39,12 @@ def results(auroc: float, **changes) -> dict:
     }
 
 
+def test_results_that_a_run_took_over_from_another_are_not_counted_twice(written):
+    paths = written(*(results(0.8, bundle_sha256=name) for name in "aba"))
+    with pytest.raises(DataError, match=r"0\.json and .*2\.json are results of one bundle"):
+        summary(paths)
+
+
 @pytest.fixture
 def written(tmp_path: Path):
     def write(*contents: dict) -> list[Path]:

@@ -57,7 +57,7 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
 
     Raises:
         DataError: a file is missing or is no ``results.json``; without ``deals``, the runs were tested on
-            different cases; with it, on different pictures, or two on the same split.
+            different cases; with it, on different pictures, or two on the same split; two are of one bundle.
     """
     runs = [_read(path) for path in paths]
     for key in _MUST_MATCH:
@@ -68,6 +68,7 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
             )
     if deals and len({run[_SPLITS_HASH] for run in runs}) < len(runs):
         raise DataError("two of these results share a split; --deals expects each from a different deal.")
+    _refuse_repeated_bundle(paths, runs)
     first, one = runs[0], "deal" if deals else "seed"
     lines = [
         f"| {first['split']} split, by {first['unit']} | cases (positive) | measure | mean of {len(runs)} "
@@ -81,6 +82,15 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
     # A case is one lesion, even if the certificate and the intervals count patients.
     lines += ["", f"Positive lesions below the threshold: {missed}.{_parity_text(runs)}"]
     return "\n".join([*lines, *_group_cost_lines(runs)]) + "\n"
+
+
+def _refuse_repeated_bundle(paths: Sequence[Path], runs: Sequence[dict[str, Any]]) -> None:
+    """Raise for one bundle's results twice, as a run that takes over those of another has them too."""
+    first: dict[str, Path] = {}
+    for path, run in zip(paths, runs, strict=True):
+        bundle = run.get("bundle_sha256")
+        if bundle and (known := first.setdefault(bundle, path)) is not path:
+            raise DataError(f"{known} and {path} are results of one bundle; leave one of them out.")
 
 
 def _parity_text(runs: Sequence[dict[str, Any]]) -> str:
