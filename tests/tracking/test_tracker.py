@@ -53,6 +53,20 @@ def test_a_run_is_recorded_and_reopened(tmp_path, folder):
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
 
 
+def test_a_run_whose_database_was_deleted_is_tracked_in_a_new_one(tmp_path, folder):
+    from mlflow.tracking import MlflowClient
+
+    said: list[str] = []
+    Tracker(config(tmp_path), folder, said.append).finish()
+    first = (folder / "mlflow_run_id.txt").read_text()
+    uri = f"sqlite:///{folder.parent.parent / 'other.db'}"  # a process keeps a database open once it knows it
+    tracker = Tracker(config(tmp_path, uri=uri), folder, said.append)
+    tracker.metrics({"test.auroc": 0.5})
+    assert said == []
+    assert (folder / "mlflow_run_id.txt").read_text() == f"{tracker.run_id}\n" != first
+    assert MlflowClient(uri).get_run(tracker.run_id).data.metrics == {"test.auroc": 0.5}
+
+
 def test_a_server_that_is_down_costs_one_warning_and_no_run(tmp_path, folder):
     said: list[str] = []
     tracker = Tracker(config(tmp_path, uri="http://ada:secret@127.0.0.1:9"), folder, said.append)

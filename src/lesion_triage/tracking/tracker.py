@@ -75,11 +75,10 @@ class Tracker:
             location = None if config.tracking.uri else local_artifacts(folder)
             experiment = experiment_id(client, config.tracking.experiment, location)
             note = folder / RUN_ID_FILE
-            if note.exists():
-                self._run_id = note.read_text().strip()
-                data = client.get_run(self._run_id).data
-                self._params = dict(data.params)
-                self._changed = frozenset(data.tags) & frozenset(data.params)
+            if (known := _find_run(client, note)) is not None:
+                self._run_id = known.info.run_id
+                self._params = dict(known.data.params)
+                self._changed = frozenset(known.data.tags) & frozenset(known.data.params)
             else:
                 self._run_id = client.create_run(
                     experiment, run_name=folder.name, tags=self._tags
@@ -201,6 +200,20 @@ class Tracker:
                 f"MLflow tracking is off for the rest of this command ({_reason(error)}); the run folder "
                 "still holds everything."
             )
+
+
+def _find_run(client: Any, note: Path) -> Any:
+    """The MLflow run that a run folder names; None: it names none, or one that this database lacks."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    if not note.exists():
+        return None
+    try:
+        return client.get_run(note.read_text().strip())
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _reason(error: Exception) -> str:
