@@ -560,6 +560,19 @@ def test_a_corrected_label_is_noticed_and_the_verb_says_what_changed(tmp_path, c
     assert all(record.needs_in_person for record in manifests.read(second.folder)[0].records)
 
 
+@pytest.mark.parametrize("rank", ["1", "abc"])
+def test_a_rank_that_no_torchrun_gave_leaves_a_command_as_it_is(rank, monkeypatch):
+    """A cluster may set it for each machine; a command with a rank above 0 does nothing but train."""
+    monkeypatch.setenv("RANK", rank)
+    assert not pipeline.is_nonzero_rank()
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a job")
+    if rank == "1":
+        assert pipeline.is_nonzero_rank()
+    else:
+        with pytest.raises(ConfigError, match="RANK is 'abc' in the environment"):
+            pipeline.is_nonzero_rank()
+
+
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):

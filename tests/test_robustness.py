@@ -45,6 +45,13 @@ def test_a_photograph_that_cannot_be_shown_is_told_before_minutes_of_corruptions
     assert "corrupting" not in said.out
 
 
+def test_a_name_that_would_break_the_table_is_refused(tmp_path, capsys):
+    for name in ("cats|dogs", "cats\ndogs"):
+        command = ["robustness", str(tmp_path / "no run"), "--out", str(tmp_path / "out")]
+        assert main([*command, "--show", f"{name}={tmp_path}"]) == 2
+        assert "the name is a cell of a table" in capsys.readouterr().err
+
+
 def test_two_folders_of_one_name_are_refused_and_none_is_left_out(tmp_path, capsys):
     shown = []
     for folder in ("first", "second"):

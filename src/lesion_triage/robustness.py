@@ -192,6 +192,8 @@ def _parse_named_folder(text: str) -> tuple[str, list[Path]]:
     name, equals, folder = text.partition("=")
     if not (name and equals and folder):
         raise ConfigError(f"--show '{text}': expected NAME=DIR.")
+    if "|" in name or not name.isprintable():
+        raise ConfigError(f"--show '{text}': the name is a cell of a table; leave out '|' and line breaks.")
     files = sorted(_find_pictures(Path(folder)))
     if not files:
         raise ConfigError(f"--show '{text}': no photograph in this folder or below it.")

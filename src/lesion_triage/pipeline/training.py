@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lesion_triage import runs
 from lesion_triage.config import Config
 from lesion_triage.console import echo, progress_bar
-from lesion_triage.errors import RunError
+from lesion_triage.errors import ConfigError, RunError
 from lesion_triage.pipeline.pictures import data_root, records, table_sha256
 from lesion_triage.runs import Run
 from lesion_triage.tracking import Tracker
@@ -292,8 +292,24 @@ def predict_split(run: Run, name: str, graph: bytes) -> Predictions:
 
 
 def is_nonzero_rank() -> bool:
-    """Whether this process is not rank 0: it only takes part in training that rank 0 starts."""
-    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) > 0
+    """Whether this process is not rank 0: it only takes part in training that rank 0 starts.
+
+    RANK counts under torchrun alone: a cluster may set it for each machine, and an ordinary command with a
+    rank above 0 would do nothing and report success.
+
+    Raises:
+        ConfigError: the rank is no number.
+    """
+    variable = "RANK" if _is_torchrun() else "LOCAL_RANK"  # Fabric sets the latter for processes it starts
+    rank = os.environ.get(variable, "0")
+    if not rank.isdecimal():
+        raise ConfigError(f"{variable} is '{rank}' in the environment; expected a whole number, or unset it.")
+    return int(rank) > 0
+
+
+def _is_torchrun() -> bool:
+    """As ``train.distributed.is_torchrun``, without torch."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def is_single_process(config: Config) -> bool:
@@ -303,7 +319,7 @@ def is_single_process(config: Config) -> bool:
 
 def release_other_ranks(config: Config) -> None:
     """Tell the processes beside this one that there is nothing more to train."""
-    if "RANK" in os.environ:  # started by torchrun, with others that wait
+    if _is_torchrun():  # there are others that wait
         from lesion_triage.train import loop
 
         loop.release_other_ranks(config)
