@@ -1,4 +1,4 @@
-"""Sign-in and sign-out. Imports FastAPI, the page's context and its route."""
+"""Sign-in and sign-out. Imports FastAPI, the page's context and its route, and the problems."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fastapi import Request, Response
 
 from triage_server.page.context import Page, context_of, page_of, proxy_token
 from triage_server.page.route import page_router, redirect
+from triage_server.problems import RequestError
 from triage_server.service import service_of
 from triage_server.settings import Settings
 
@@ -27,6 +28,8 @@ async def login(request: Request) -> Response:
 async def sign_in(request: Request) -> Response:
     """Begin a session, if key or token is valid for this page."""
     page, texts = page_of(request), context_of(request).texts
+    if context_of(request).session is None:  # the form was open for longer than its session
+        raise RequestError("not_authenticated")
     form = await page.read_form(request)
     reader = _one_line(form.get("reader"))
     if not 1 <= len(reader) <= _MAX_READER_CHARS:

@@ -57,6 +57,15 @@ def test_login_says_so_in_every_language_until_somebody_has_signed_in(
     assert said not in browser.get("/ui").text
 
 
+def test_sign_in_form_that_outlived_its_session_is_shown_again(
+    open_page: Callable[..., Any], browse: Any
+) -> None:
+    browser = browse(open_page())
+    late = browser.send("POST", "/ui/login", data={"form_token": end_session(browser), "reader": "A"})
+    assert (late.status_code, late.headers["location"]) == (303, FORM_LOST_URL)
+    assert browser.post(FORM_LOST_URL, {"reader": "A"}).headers["location"] == "/ui"
+
+
 def test_who_looks_or_leaves_has_lost_nothing(browser: Any) -> None:
     token = end_session(browser)
     assert browser.get("/ui/new").headers["location"] == "/ui/login"
