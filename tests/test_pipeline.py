@@ -573,6 +573,36 @@ def test_a_rank_that_no_torchrun_gave_leaves_a_command_as_it_is(rank, monkeypatc
             pipeline.is_nonzero_rank()
 
 
+def manifest_of(folder: Path, **sections: object) -> manifests.Manifest:
+    """What the verb leaves for the pictures in ``data`` with the table ``labels.csv`` beside that folder."""
+    data = {"source": "folder", "root": folder / "data", "table": "../labels.csv"}
+    config = Config.model_validate({"name": "own", "data": data, "tracking": {"enabled": False}, **sections})
+    return manifests.read(pipeline.run_verb("manifest", config, folder / "runs").folder)[0]
+
+
+def test_a_label_is_noticed_whose_table_lies_elsewhere_and_has_its_old_size_and_time(tmp_path):
+    drawn, table = synthetic.draw(4, 0.5, 0, tmp_path / "data"), tmp_path / "labels.csv"
+    table.write_text(drawn.read_text().replace(",true,", ",1,").replace(",false,", ",0,"))
+    assert {record.needs_in_person for record in manifest_of(tmp_path).records} == {True, False}
+    before = table.stat()
+    table.write_text(table.read_text().replace(",0,", ",1,"))
+    os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert table.stat().st_size == before.st_size
+    assert {record.needs_in_person for record in manifest_of(tmp_path).records} == {True}
+
+
+def test_a_picture_that_a_limit_refused_is_there_when_the_limit_is_raised(tmp_path):
+    drawn = synthetic.draw(12, 0.5, 0, tmp_path / "data")
+    drawn.rename(tmp_path / "labels.csv")
+    first = next((tmp_path / "data" / "images").iterdir())
+    with first.open("ab") as stream:
+        stream.write(bytes(200_000))  # what follows a JPEG is ignored
+    assert manifest_of(tmp_path, pixels={"size_px": 64, "max_bytes": 200_000}).dropped == {
+        "image_too_large": (f"images/{first.name}",)
+    }
+    assert manifest_of(tmp_path, pixels={"size_px": 64}).dropped == {}
+
+
 def test_resume_refuses_to_begin_from_nothing(load, home, tmp_path):
     shutil.copytree(home / "cache", tmp_path / "cache")
     with pytest.raises(RunError, match=r"no interrupted training .* omit --resume"):

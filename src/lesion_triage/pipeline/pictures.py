@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lesion_triage import runs
-from lesion_triage.config import Config, Roots
+from lesion_triage.config import Config, Data, Part, Roots
 from lesion_triage.config_file import DATA_ROOT_VARIABLE
 from lesion_triage.console import echo, progress_bar
 from lesion_triage.errors import RunError
@@ -98,14 +98,29 @@ def table_sha256(run: Run, stage: str) -> str:
 
 
 def manifest_inputs(run: Run) -> object:
-    """Everything that decides the manifest: the dataset's name and files, and the table's format."""
+    """Everything that decides the manifest: dataset, files, limits on pixels, and the table's format."""
     from lesion_triage.data import manifest
 
     data = run.config.data
     seen = None
     if data.source != "synthetic":
-        seen = {name: runs.tree_fingerprint(folder) for name, folder in dataset_folders(run).items()}
-    return data.identity(), seen, manifest.FORMAT
+        parts: Sequence[Data | Part] = data.mixture or (data,)
+        folders = dataset_folders(run)
+        seen = {
+            name: (runs.tree_fingerprint(folder), _own_table_sha256(part, folder))
+            for part, (name, folder) in zip(parts, folders.items(), strict=True)
+        }
+    limits = run.config.pixels.model_dump(exclude={"size_px"})
+    return data.identity(), seen, limits, manifest.FORMAT
+
+
+def _own_table_sha256(part: Data | Part, folder: Path) -> str:
+    """Hash of the table of ``source: folder``; empty: it has none.
+
+    People correct it by hand, it may be outside the folder, and a label may change while size and time stay.
+    """
+    table = folder / part.table
+    return runs.file_sha256(table) if part.source == "folder" and table.is_file() else ""
 
 
 def make_manifest(run: Run, tracker: Tracker) -> None:
