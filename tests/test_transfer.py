@@ -226,7 +226,7 @@ def test_a_patient_of_whom_nothing_is_measured_makes_no_patients_of_the_others(o
 def test_result_that_could_not_be_written_is_refused_before_the_scoring(other, tmp_path, capsys):
     (tmp_path / "out").write_text("a file")
     assert transfer(tiny_bundle.make(tmp_path / "bundle").folder, other, tmp_path / "out") == 2
-    assert "choose another --out" in capsys.readouterr().err
+    assert "out: cannot be made a folder (File exists); choose another" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.out is None and (arguments.pdf is not None or arguments.names):
         raise ReportError("--pdf and --names need the page: give --out DIR as well.")
     if arguments.out is not None:
-        pipeline.require_outside_runs(arguments.out)
+        pipeline.make_output_folder(arguments.out)
     first, second = (pipeline.load_finished_run(folder) for folder in (arguments.first, arguments.second))
     found, both = compare_bundles(
         (first.bundle, first.table), (second.bundle, second.table), first.run.config.evaluate

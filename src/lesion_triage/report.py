@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _write_new_report(arguments: argparse.Namespace) -> Path:
-    pipeline.require_outside_runs(arguments.out)
+    pipeline.make_output_folder(arguments.out)
     finished_run = pipeline.load_finished_run(arguments.run, arguments.data_root)
     return write_report(
         arguments.out,

@@ -66,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the three files."""
     foreign = _parse_named_folders(arguments.show)
-    pipeline.require_outside_runs(arguments.out)
-    _make_folder(arguments.out)
+    pipeline.make_output_folder(arguments.out)
     config = config_file.load(arguments.run / FROZEN_CONFIG, (), arguments.data_root, frozen=True)
     run = Run(config, arguments.run)
     bundle = open_bundle(run.folder / "bundle")
@@ -209,14 +208,6 @@ def _note_opening(run: Run, bundle: Bundle) -> None:
     if not (run.folder / "report").is_dir():
         raise RunError(f"{run.folder}: expected an evaluated run; run `lesion-triage evaluate` first.")
     record_test_opening(run.folder, bundle.sha256, "robustness")
-
-
-def _make_folder(out: Path) -> None:
-    """Create the folder now, so that a bad path fails before minutes of scoring."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--out {out}: cannot be made ({error.strerror}); choose another.") from None
 
 
 def _write_results(out: Path, document: Mapping[str, Any], text: str, rows: Sequence[Row]) -> None:

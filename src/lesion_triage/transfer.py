@@ -22,7 +22,7 @@ from lesion_triage.data.grouping import connected_groups
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.data.predict import predict
 from lesion_triage.data.records import Record, unit_of_analysis
-from lesion_triage.errors import BundleError, PredictionsError, RunError
+from lesion_triage.errors import BundleError, PredictionsError
 from lesion_triage.evaluate.decided_cases import EXTERNAL
 from lesion_triage.evaluate.transfer import Excluded, Transfer, markdown, measure_transfer
 from lesion_triage.predictions import Predictions
@@ -62,8 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Measure, print, and write the two files."""
-    pipeline.require_outside_runs(arguments.out)
-    _make_folder(arguments.out)  # fails now, and not after the scoring
+    pipeline.make_output_folder(arguments.out)
     bundle = open_bundle(arguments.bundle)
     Scorer(bundle).self_test()
     loaded = config_file.load(arguments.config, arguments.overrides, arguments.data_root)
@@ -155,13 +154,6 @@ def _note_opening(bundle: Bundle) -> None:
     folder = bundle.folder.resolve().parent
     if (folder / FROZEN_CONFIG).is_file():
         record_test_opening(folder, bundle.sha256, "transfer")
-
-
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{out}: cannot be made a folder ({error}); choose another --out.") from None
 
 
 def _write_results(out: Path, found: Transfer, text: str, dataset: Manifest) -> None:

@@ -8,7 +8,7 @@ from lesion_triage.pipeline.finished_run import (
     REPORT,
     FinishedRun,
     load_finished_run,
-    require_outside_runs,
+    make_output_folder,
 )
 from lesion_triage.pipeline.pictures import data_root, records
 from lesion_triage.pipeline.runner import (
@@ -37,10 +37,10 @@ __all__ = [
     "join_training",
     "load_audit_data",
     "load_finished_run",
+    "make_output_folder",
     "open_run",
     "open_tracker",
     "records",
-    "require_outside_runs",
     "run_verb",
     "train",
     "training_key",

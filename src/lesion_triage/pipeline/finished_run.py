@@ -81,11 +81,12 @@ def load_finished_run(folder: Path, data_root: Path | None = None) -> FinishedRu
     )
 
 
-def require_outside_runs(out: Path) -> None:
-    """Refuse to write into what a run has made: its bundle is sealed, and its report belongs to an opening.
+def make_output_folder(out: Path) -> None:
+    """Make the folder of ``--out``, before minutes of work.
 
     Raises:
-        ReportError: the folder is a run's bundle or report, or in one.
+        ReportError: it is in what a run has made: its bundle is sealed, and its report belongs to an opening.
+        RunError: it cannot be made.
     """
     target = out.resolve()
     for folder in (target, *target.parents):
@@ -93,3 +94,7 @@ def require_outside_runs(out: Path) -> None:
             raise ReportError(
                 f"{out}: a run's own {folder.name} is never overwritten; choose a folder outside it."
             )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--out {out}: cannot be made a folder ({error.strerror}); choose another.") from None
