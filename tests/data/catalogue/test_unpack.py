@@ -125,6 +125,14 @@ def test_a_bomb_is_not_unpacked(tmp_path):
     assert files_below(tmp_path / "out") == {}
 
 
+def test_many_small_bombs_in_one_archive_are_one_bomb(tmp_path):
+    inner = zipped(tmp_path / "inner.zip", {"zeros": bytes(40 << 20)}).read_bytes()
+    archive = zipped(tmp_path / "a.zip", {f"{number}.zip": inner for number in range(3)})
+    with pytest.raises(DownloadError, match="that is no dataset"):
+        unpack(archive, tmp_path / "out")
+    assert sum(len(content) for content in files_below(tmp_path / "out").values()) < 64 << 20
+
+
 def test_a_member_that_lies_about_its_size_is_not_written_out(tmp_path):
     """The central directory says 10 bytes, the member holds 200 MB."""
     archive = zipped(tmp_path / "a.zip", {"zeros": bytes(200 << 20)})

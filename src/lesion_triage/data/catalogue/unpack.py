@@ -62,10 +62,25 @@ def unpack(archive: Path, folder: Path, progress: ProgressCallback | None = None
         DownloadError: not an archive, damaged, or with content that an archive of pictures does not need.
             Nothing is ever written outside ``folder``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
+    # One budget for all: many small archives inside one would each be allowed as much as a whole dataset.
     budget = max(_ALWAYS_ALLOWED_BYTES, _MAX_RATIO * archive.stat().st_size)
+    count, waiting = 0, [(archive, folder)]
+    while waiting:
+        written, used_bytes = _unpack_one(*waiting.pop(), budget, progress)
+        budget, progress = budget - used_bytes, None
+        inner = [path for path in written if is_archive(path)]
+        count += len(written) - len(inner)
+        waiting += [(path, path.with_suffix("")) for path in inner]
+    return count
+
+
+def _unpack_one(
+    archive: Path, folder: Path, budget: int, progress: ProgressCallback | None
+) -> tuple[list[Path], int]:
+    """The files of one archive, written, and their bytes in all."""
+    written: list[Path] = []
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with _members(archive) as members:
             _refuse_bomb(archive, members, budget, folder)
             paths = _strip_top_folder(
@@ -83,8 +98,7 @@ def unpack(archive: Path, folder: Path, progress: ProgressCallback | None = None
         raise DownloadError(
             f"{archive}: cannot be unpacked to {folder} ({error.strerror or error})."
         ) from None
-    inner = [path for path in written if is_archive(path)]
-    return len(written) - len(inner) + sum(unpack(path, path.with_suffix("")) for path in inner)
+    return written, sum(member.size_bytes for member in members)
 
 
 @contextmanager
