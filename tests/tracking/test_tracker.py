@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from lesion_triage import locks
 from lesion_triage.config import Config
 from lesion_triage.tracking import Tracker, environment, flat_params
+from lesion_triage.tracking.tracker import LOCK
 
 
 def config(tmp_path: Path, **tracking) -> Config:
@@ -51,6 +54,19 @@ def test_a_run_is_recorded_and_reopened(tmp_path, folder):
     ]
     assert [file.path for file in client.list_artifacts(run_id)] == ["environment.txt"]
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
+
+
+def test_two_first_runs_at_once_do_not_both_make_the_database(tmp_path, folder):
+    said: list[str] = []
+    experiments = folder.parent.parent
+    with ThreadPoolExecutor(1) as pool:
+        with locks.hold_lock(experiments / LOCK):  # as the other has it
+            opened = pool.submit(Tracker, config(tmp_path), folder, said.append)
+            with pytest.raises(TimeoutError):
+                opened.result(2.0)
+            assert not (experiments / "mlflow.db").exists()
+        assert opened.result().run_id
+    assert said == []
 
 
 def test_a_run_whose_database_was_deleted_is_tracked_in_a_new_one(tmp_path, folder):

@@ -1,4 +1,4 @@
-"""One MLflow run beside one run folder. Imports config and this package's settings for MLflow.
+"""One MLflow run beside one run folder. Imports config, locks and this package's settings for MLflow.
 
 A tracking server that is down costs a warning, never a run: training must not depend on it.
 """
@@ -17,9 +17,12 @@ from typing import Any
 
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
+from lesion_triage.locks import hold_lock
 from lesion_triage.tracking.quiet import quiet
 
 RUN_ID_FILE = "mlflow_run_id.txt"
+LOCK = ".mlflow.lock"
+"""Beside the local database: held while it is opened, and made if it is missing."""
 DIGEST_LENGTH = 36
 """Length to which MLflow keeps a dataset's digest."""
 
@@ -68,12 +71,7 @@ class Tracker:
 
     def _open(self, config: Config, folder: Path) -> None:
         with quiet():
-            from mlflow.tracking import MlflowClient  # noqa: PLC0415 - seconds to import, and optional
-
-            uri = config.tracking.uri or local_uri(folder)
-            client = MlflowClient(tracking_uri=uri)
-            location = None if config.tracking.uri else local_artifacts(folder)
-            experiment = experiment_id(client, config.tracking.experiment, location)
+            client, experiment = _open_experiment(config, folder)
             note = folder / RUN_ID_FILE
             if (known := _find_run(client, note)) is not None:
                 self._run_id = known.info.run_id
@@ -200,6 +198,18 @@ class Tracker:
                 f"MLflow tracking is off for the rest of this command ({_reason(error)}); the run folder "
                 "still holds everything."
             )
+
+
+def _open_experiment(config: Config, folder: Path) -> tuple[Any, str]:
+    """A client of MLflow, and the id of the configured experiment, which is created if missing."""
+    from mlflow.tracking import MlflowClient  # noqa: PLC0415 - seconds to import, and optional
+
+    if config.tracking.uri:
+        client = MlflowClient(tracking_uri=config.tracking.uri)
+        return client, experiment_id(client, config.tracking.experiment, None)
+    with hold_lock(folder.resolve().parent.parent / LOCK):  # two at once would both make the tables
+        client = MlflowClient(tracking_uri=local_uri(folder))
+        return client, experiment_id(client, config.tracking.experiment, local_artifacts(folder))
 
 
 def _find_run(client: Any, note: Path) -> Any:
