@@ -92,6 +92,18 @@ def test_merged_group_holds_the_cases_of_all_its_members():
     assert ("anatom_site_general", "hand") not in rows
 
 
+def test_unseen_group_is_not_hidden_behind_the_merged_group_that_bears_its_name():
+    """V had no positive calibration unit, and VI joined it: the merged row stood twice, and V nowhere."""
+    columns = [{"fitzpatrick_skin_type": "V" if n % 4 == 0 else "VI"} for n in range(160)]
+    skin = GroupBy(by="fitzpatrick_skin_type", small="merge", parents={"VI": "V"})
+    document = certificate(group_row(skin.by, "V", ("VI",)), asked=(skin,))
+    found = [one for one in measured(columns, document)[0] if one.by == skin.by]
+    assert sorted((one.group, one.status, one.cases) for one in found) == [
+        ("V", "certified", 120),
+        ("V", "not_certifiable", 40),
+    ]
+
+
 def test_class_without_ten_cases_has_no_number():
     columns = [{"sex": "female" if n < 15 else "male"} for n in range(120)]
     rows = by_name(measured(columns, certificate())[0])

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.certificate import ALL_UNITS, KNOWN_WHEN_SERVING, Certificate, Dimension, GroupBy
+from lesion_triage.bundle.certificate import (
+    ALL_UNITS,
+    KNOWN_WHEN_SERVING,
+    Certificate,
+    Dimension,
+    GroupBy,
+    GroupRow,
+)
 from lesion_triage.bundle.policy import UNKNOWN_GROUP, age_bands, group_of
 from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
@@ -92,7 +99,7 @@ def measure_groups(
                 _measure_group(
                     dimension.by, leaf, "not_asked", None, None, membership[leaf], outcomes, config
                 )
-                for leaf in _sort_groups(largest, dimension)
+                for leaf in sorted(largest, key=_order(dimension))
             ]
     return tuple(rows)
 
@@ -106,14 +113,18 @@ def _measure_certificate_groups(
 ) -> Iterator[GroupResult]:
     """A result for each row of the certificate, and for each group without a positive calibration unit."""
     nobody = np.zeros_like(outcomes.positive)
-    known = {row.group: row for row in certificate.groups if row.by == dimension.by}
-    seen = {leaf for row in known.values() for leaf in row.members}
+    rows = [row for row in certificate.groups if row.by == dimension.by]
+    seen = {leaf for row in rows for leaf in row.members}
     unseen = [leaf for leaf in membership if leaf not in seen]
     if dimension.by == "reference_class":  # in a class without positive cases none can be missed
         unseen = [leaf for leaf in unseen if outcomes.positive[membership[leaf]].any()]
-    for group in _sort_groups([*known, *unseen], dimension):
-        row = known.get(group)
-        leaves = row.members if row else (group,)
+    # A merged group may bear the name of a group that had no positive calibration unit: these are two.
+    groups: list[tuple[str, tuple[str, ...], GroupRow | None]] = [
+        *((row.group, row.members, row) for row in rows),
+        *((leaf, (leaf,), None) for leaf in unseen),
+    ]
+    order = _order(dimension)
+    for group, leaves, row in sorted(groups, key=lambda one: order(one[0])):
         members = np.logical_or.reduce([membership.get(leaf, nobody) for leaf in leaves])
         yield _measure_group(
             dimension.by,
@@ -191,8 +202,8 @@ def _groups_of_case(case: Case, dimension: GroupBy) -> frozenset[str]:
     return frozenset(getattr(row, column) or UNKNOWN_GROUP for row in deciding_rows)
 
 
-def _sort_groups(groups: Sequence[str], dimension: GroupBy) -> list[str]:
-    """Age bands by age, other groups by name; unknown last."""
+def _order(dimension: GroupBy) -> Callable[[str], tuple[bool, int, str]]:
+    """Sort key: age bands by age, other groups by name; unknown last."""
     bands = age_bands(dimension.age_edges_years) if dimension.by == "age_band" else ()
     ranks = {band: rank for rank, band in enumerate(bands)}
-    return sorted(groups, key=lambda group: (group == UNKNOWN_GROUP, ranks.get(group, len(bands)), group))
+    return lambda group: (group == UNKNOWN_GROUP, ranks.get(group, len(bands)), group)

@@ -23,6 +23,7 @@ from lesion_triage.calibrate.queueing import Statistic
 from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.data.manifest import Manifest
 from lesion_triage.evaluate.example_photographs import ExampleGroup
+from lesion_triage.evaluate.groups import GroupResult
 from lesion_triage.evaluate.report_figures import DIMENSIONS, ReportFigure
 from lesion_triage.evaluate.results import Results
 from lesion_triage.evaluate.slices import SliceResult
@@ -61,11 +62,6 @@ _QUEUE_GROUPS: tuple[tuple[QueueGroup, str], ...] = (
     ("negatives", "Negative"),
     ("all", "All"),
 )
-_STATUS = {
-    "certified": "certified on {positives}",
-    "not_certifiable": "NOT CERTIFIABLE: {positives} of {minimum}",
-    "not_asked": "not asked",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +109,6 @@ def render_report(
             measured=[slice_result for slice_result in results.slices if not slice_result.note],
             figures={one.name: _Picture(data_uri(one.png), one.caption, one.alt) for one in drawn},
             dimensions=DIMENSIONS,
-            statuses={
-                (row.by, row.group): _STATUS[row.status].format(
-                    positives=row.certificate_positives, minimum=row.minimum_positives
-                )
-                for row in results.groups
-            },
             decisions=[
                 (row, policy_benefit[round(row.threshold_probability, 4)])
                 for row in results.decision_curve
@@ -158,6 +148,7 @@ def jinja_environment() -> Environment:
         "interval": _metric_with_interval,
         "share": with_interval,
         "percent": _percent_text,
+        "status": _status_text,
         "signed": signed_with_interval,
         "format_percent": format_percent,
     }
@@ -225,6 +216,14 @@ def _reason_text(code: str) -> str:
 
 def _metric_with_interval(part: SliceResult, name: str) -> str:
     return with_interval(part.interval(name))
+
+
+def _status_text(row: GroupResult) -> str:
+    if row.status == "not_asked":
+        return "not asked"
+    if row.status == "certified":
+        return f"certified on {row.certificate_positives}"
+    return f"NOT CERTIFIABLE: {row.certificate_positives} of {row.minimum_positives}"
 
 
 def _percent_text(count: int, total: int) -> str:
