@@ -93,7 +93,7 @@ class Predictions:
             PredictionsError: a logit or a novelty is not finite. ``nan >= threshold`` is False and would
                 read as "below".
         """
-        table = "".join(_lines(self.rows)).encode()
+        table = _to_csv(self.rows).encode()
         digest = sha256_of(table)
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / f"{self.split}.csv", table)
@@ -137,7 +137,7 @@ def _behind_gate(row: Prediction, limit: float | None) -> Prediction:
     return replace(row, logit=None, quality_codes=ReasonCode.out_of_distribution.value)
 
 
-def _lines(rows: Iterable[Prediction]) -> Iterator[str]:
+def _to_csv(rows: Iterable[Prediction]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([field.name for field in fields(Prediction)])
@@ -149,7 +149,7 @@ def _lines(rows: Iterable[Prediction]) -> Iterator[str]:
                     "written."
                 )
         writer.writerow(["" if value is None else value for value in asdict(row).values()])
-    yield buffer.getvalue()
+    return buffer.getvalue()
 
 
 def _parse(table: str, path: Path) -> Iterator[Prediction]:

@@ -14,7 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -114,12 +114,8 @@ class Run:
 
     def _write(self, stage: str, record: StageRecord) -> None:
         (self.folder / "stages").mkdir(exist_ok=True)
-        content = {
-            "inputs_sha256": record.inputs_sha256,
-            "outputs": record.outputs,
-            "seconds": record.seconds,
-        }
-        write_atomically(self.folder / "stages" / f"{stage}.json", canonical_json(content).encode())
+        content = canonical_json(asdict(record)).encode()
+        write_atomically(self.folder / "stages" / f"{stage}.json", content)
 
 
 def find_or_make(config: Config, root: Path, outdated: Callable[[Run], bool] = lambda run: False) -> Run:

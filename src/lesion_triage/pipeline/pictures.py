@@ -137,11 +137,15 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
         echo(f"  all dropped pictures are listed in {run.folder / manifest.HEADER}")
     for remark, names in made.findings.items():
         echo(f"  kept {len(names)}: {remark}")
-    cases = {record.case_id: bool(record.needs_in_person) for record in made.records}
-    echo(
-        f"  {len(made.records)} photographs of {len(cases)} cases, {sum(cases.values())} need in-person care"
-    )
+    photographs, cases, positives = _count(made.records)
+    echo(f"  {photographs} photographs of {cases} cases, {positives} need in-person care")
     log_manifest(run, tracker)
+
+
+def _count(photographs: Sequence[Record]) -> tuple[int, int, int]:
+    """How many photographs, cases and positive cases."""
+    cases = {record.case_id: bool(record.needs_in_person) for record in photographs}
+    return len(photographs), len(cases), sum(cases.values())
 
 
 def _first_few_names(names: Sequence[str]) -> str:
@@ -155,8 +159,8 @@ def log_manifest(run: Run, tracker: Tracker) -> None:
 
     made, digest = manifest.read(run.folder)
     tracker.params({"manifest_sha256": digest})
-    cases = {record.case_id for record in made.records}
-    tracker.metrics({"data.images": len(made.records), "data.cases": len(cases)})
+    photographs, cases, _ = _count(made.records)
+    tracker.metrics({"data.images": photographs, "data.cases": cases})
 
 
 def make_split(run: Run, tracker: Tracker) -> None:
@@ -169,9 +173,8 @@ def make_split(run: Run, tracker: Tracker) -> None:
     split.require_both_classes(known, made)
     made.write(run.folder)
     for name in split.SPLITS:
-        dealt = records(run, name)
-        cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
-        echo(f"  {name}: {len(dealt)} photographs, {len(cases)} cases, {sum(cases.values())} positive")
+        photographs, cases, positives = _count(records(run, name))
+        echo(f"  {name}: {photographs} photographs, {cases} cases, {positives} positive")
     log_split(run, tracker)
 
 
@@ -183,8 +186,7 @@ def log_split(run: Run, tracker: Tracker) -> None:
     hashes = {"splits_sha256": table_sha256(run, "split"), "manifest_sha256": table_sha256(run, "manifest")}
     tracker.params({"splits_sha256": hashes["splits_sha256"]})
     for name in split.SPLITS:
-        dealt = records(run, name)
-        cases = {record.case_id: bool(record.needs_in_person) for record in dealt}
-        tracker.metrics({f"data.{name}.cases": len(cases), f"data.{name}.positives": sum(cases.values())})
-        counts = {"photographs": len(dealt), "cases": len(cases), "positives": sum(cases.values())}
+        photographs, cases, positives = _count(records(run, name))
+        tracker.metrics({f"data.{name}.cases": cases, f"data.{name}.positives": positives})
+        counts = {"photographs": photographs, "cases": cases, "positives": positives}
         tracker.dataset(source, name, hashes, counts)
