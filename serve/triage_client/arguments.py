@@ -80,6 +80,16 @@ def read_photographs(images: object, history: object) -> list[bytes]:
     return files
 
 
+def check_callback(callback: object) -> None:
+    """Refuse what is not a callback's name: without one, the answer would come at once and be lost.
+
+    Raises:
+        UnansweredError: not text, such as the None of a setting that is missing.
+    """
+    if not isinstance(callback, str):
+        raise _not_sent_error(f"callback: expected its name, found {type(callback).__name__}")
+
+
 def _file_bytes(photograph: object, index: int) -> bytes:
     if isinstance(photograph, bytes):
         return photograph

@@ -12,7 +12,13 @@ from typing import Any, Self
 import httpx
 
 from lesion_triage.bundle.history import NO_HISTORY, History
-from triage_client.arguments import Photograph, check_headers, check_server, read_photographs
+from triage_client.arguments import (
+    Photograph,
+    check_callback,
+    check_headers,
+    check_server,
+    read_photographs,
+)
 from triage_client.protocol import (
     Action,
     Parsed,
@@ -114,17 +120,34 @@ class Client:
             RefusedError: the server refused the case.
             UnansweredError: the server could not be reached, or its answer could not be read.
         """
+        check_callback(callback)
         files = read_photographs(images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
         return self._drive(send_with_retries(request, self._retry_policy, parse_submitted))
 
     def case(self, case_id: str) -> Submitted:
-        """Status of a submitted case, with its answer; errors as for ``submit``."""
+        """Status of a submitted case, with its answer; errors as for ``submit``.
+
+        Args:
+            case_id: from ``submit``.
+        """
         request = partial(self._http.build_request, "GET", f"v1/cases/{case_id}")
         return self._drive(send_with_retries(request, self._retry_policy, parse_submitted))
 
     def wait(self, case_id: str, seconds: float = 60.0, every_s: float = 1.0) -> Submitted:
-        """Poll until a submitted case is delivered or given up, or ``seconds`` have passed; its status."""
+        """Poll until a submitted case is delivered or given up, or ``seconds`` have passed.
+
+        Args:
+            case_id: from ``submit``.
+            seconds: to wait at most, beside the last poll.
+            every_s: seconds between two polls.
+
+        Returns:
+            The last status; ``pending`` if time ran out.
+
+        Raises:
+            RefusedError, UnansweredError: as ``case``; the case itself is still on its way.
+        """
         until = time.monotonic() + seconds
         while (found := self.case(case_id)).state == "pending" and time.monotonic() < until:
             time.sleep(every_s)
@@ -195,6 +218,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
     ) -> Submitted:
         """Have one case scored, and its answer delivered to a callback; as ``Client.submit``."""
+        check_callback(callback)
         files = await asyncio.to_thread(read_photographs, images, history)
         request = case_request(self._http, files, history, idempotency_key, callback)
         return await self._drive(send_with_retries(request, self._retry_policy, parse_submitted))

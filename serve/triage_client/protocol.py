@@ -25,6 +25,8 @@ from lesion_triage.errors import LesionTriageError
 _RETRYABLE = frozenset({408, 429, 502, 503, 504})
 """Statuses after which the same request is retried."""
 _LONGEST_PAUSE_S = 60.0
+_MOST_DOUBLINGS = 64
+"""Of a pause; 2.0 to the number of attempts overflows after a thousand."""
 _IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._-]{16,64}")
 
 Parsed = TypeVar("Parsed")
@@ -85,13 +87,17 @@ class Submitted(Document):
     callback: str
     state: Literal["pending", "delivered", "undelivered"]
     accepted_at: str
+    """UTC, ISO 8601."""
     attempts: int
+    """Deliveries tried so far."""
     last_status: int | None
     """Status that the receiver answered with; None: no answer, or none that is HTTP."""
     settled_at: str | None
-    """When it was delivered or given up; None: not yet."""
+    """When it was delivered or given up, UTC, ISO 8601; None: not yet."""
     audit_hash: str | None
+    """As in ``Triaged``."""
     answer: Answer | None
+    """None if the server can no longer decrypt it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,9 @@ class RetryPolicy:
 
     def pause_s(self, attempts: int, retry_after: str) -> float:
         """Seconds to wait after ``attempts`` attempts; ``retry_after`` is the header, empty if none came."""
-        backoff_s = self.first_pause_s * 2.0 ** (attempts - 1) * (1 + self.random.random())
+        backoff_s = (
+            self.first_pause_s * 2.0 ** min(attempts - 1, _MOST_DOUBLINGS) * (1 + self.random.random())
+        )
         return min(_LONGEST_PAUSE_S, max(backoff_s, requested_pause_s(retry_after)))
 
 
@@ -133,10 +141,13 @@ def case_request(
         UnansweredError: the server would refuse this idempotency key, so nothing is sent.
     """
     key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
+    if not (isinstance(key, str) and _IDEMPOTENCY_KEY.fullmatch(key)):
+        found = (
+            f"other characters or another length ({len(key)})" if isinstance(key, str) else type(key).__name__
+        )
         raise UnansweredError(
-            "idempotency_key: expected 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', found other "
-            f"characters or another length ({len(key)}); nothing was sent, so queue the case as of band 1."
+            "idempotency_key: expected text of 16 to 64 of A-Z, a-z, 0-9, '.', '_' and '-', "
+            f"found {found}; nothing was sent, so queue the case as of band 1."
         )
     headers = {"Idempotency-Key": key}
     files: list[tuple[str, Any]] = [("image", ("photograph", data)) for data in images]

@@ -33,7 +33,9 @@ class AnsweredCase(Document):
     case_id: str
     """Also the ``webhook-id``, the same in every delivery of the case. Store it; act on each only once."""
     request_id: str
+    """Of the request that brought the case; the operator finds it in the server's log."""
     audit_hash: str | None
+    """Hash of the answer's line in the server's audit log; store it with the answer. None: no audit log."""
     answer: Answer
 
 
@@ -65,15 +67,12 @@ def verify_webhook(
         ForgedError: no secret fits, a secret is malformed, the delivery is too old, or its message is not of
             this version.
     """
-    lower_case_headers = {name.lower(): value for name, value in headers.items()}
-    message_id, timestamp = (
-        lower_case_headers.get("webhook-id", ""),
-        lower_case_headers.get("webhook-timestamp", ""),
-    )
+    given = {name.lower(): value for name, value in headers.items()}
+    message_id, timestamp = given.get("webhook-id", ""), given.get("webhook-timestamp", "")
     if not timestamp.isascii() or not timestamp.isdecimal() or len(timestamp) > 12:
         raise ForgedError("The delivery has no timestamp (webhook-timestamp).")
     signed = _encode(f"{message_id}.{timestamp}.") + body
-    signatures = lower_case_headers.get("webhook-signature", "").split()
+    signatures = given.get("webhook-signature", "").split()
     is_signed = False
     for secret in [secrets] if isinstance(secrets, str) else secrets:
         digest = hmac.digest(_key(secret), signed, "sha256")

@@ -64,6 +64,19 @@ def test_a_case_that_is_none_is_refused_before_anything_is_sent(what: str, untou
         asyncio.run(awaited(untouched, *case))
 
 
+@pytest.mark.parametrize("callback", [None, 7])
+def test_a_case_for_no_callback_is_refused_before_anything_is_sent(callback: Any, untouched: str):
+    async def awaited() -> None:
+        async with AsyncClient(untouched, retry_policy=NEVER) as client:
+            await client.submit([b"x"], callback=callback)
+
+    refused = "^callback: .*nothing was sent, so queue the case as of band 1"
+    with Client(untouched, retry_policy=NEVER) as client, pytest.raises(UnansweredError, match=refused):
+        client.submit([b"x"], callback=callback)
+    with pytest.raises(UnansweredError, match=refused):
+        asyncio.run(awaited())
+
+
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 @pytest.mark.parametrize("key", ["ltk_secret\n", "ltk_secret ", "lük_secret", "ltk\tsecret", b"ltk_secret"])
 def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_quoted(client: Any, key: Any):

@@ -16,6 +16,7 @@ from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -278,8 +279,10 @@ def test_a_refusal_s_index_is_a_position_or_none(index: Any):
     assert caught.value.index is None
 
 
-@pytest.mark.parametrize("key", ["", "short", "0123456789abcdef\n", "ü" * 16, "x" * 65])
-def test_a_key_that_no_server_takes_is_refused_before_anything_is_sent(key: str):
+@pytest.mark.parametrize(
+    "key", ["", "short", "0123456789abcdef\n", "ü" * 16, "x" * 65, b"0123456789abcdef", UUID(int=0)]
+)
+def test_a_key_that_no_server_takes_is_refused_before_anything_is_sent(key: Any):
     async def awaited(url: str) -> None:
         async with AsyncClient(url, retry_policy=QUICK) as client:
             await client.submit([b"x"], callback="ehr", idempotency_key=key)
@@ -303,6 +306,7 @@ def test_pause_grows_is_no_shorter_than_the_server_asks_and_has_an_end():
     for header in ("99999", "100000", "Wed, 21 Oct 2099 07:28:00 GMT"):
         assert retry_policy.pause_s(1, header) == 60
     assert retry_policy.pause_s(99, "") == 60
+    assert retry_policy.pause_s(1100, "") == 60
 
 
 def test_errors_are_of_one_family():
