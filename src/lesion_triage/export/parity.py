@@ -47,36 +47,52 @@ def compare(
     records: Sequence[Record],
     root: Roots,
 ) -> Parity:
-    """Score the pictures of ``predictions`` again in torch and compare photograph by photograph."""
-    module = Views(network, views).eval()
+    """Score the pictures of ``predictions`` again in torch and compare photograph by photograph.
+
+    Args:
+        network: from which the graph was written.
+        views: that the graph averages over.
+        spec: how a file becomes pixels.
+        policy: its novelty gate decides which photographs are compared, the whole of it which cases flip.
+        predictions: from the graph, before the novelty gate.
+        records: of the photographs in ``predictions``, which may be among others.
+        root: folder of the dataset.
+
+    Raises:
+        ScoringError: a logit of the network is not finite.
+    """
     predictions = predictions.behind_gate(policy.novelty_limit)
-    by_id = {record.image_id: record for record in records}
-    gradable = [row for row in predictions.rows if row.logit is not None]
-    torch_logits: dict[str, float] = {}
-    batch = max(1, _BATCH_SIZE // views)
-    for start in range(0, len(gradable), batch):
-        rows = gradable[start : start + batch]
-        pictures = [
-            torch.from_numpy(pixels.decode(read_picture(root, by_id[row.image_id]), spec).pixels)
-            for row in rows
-        ]
-        with torch.inference_mode():
-            logits = module(torch.stack(pictures))[0].tolist()
-        torch_logits.update(zip((row.image_id for row in rows), logits, strict=True))
-    logit_difference = score_difference = 0.0
-    for row in gradable:
-        assert row.logit is not None
-        other = torch_logits[row.image_id]
-        logit_difference = max(logit_difference, abs(row.logit - other))
-        ours, theirs = (calibrated_score(policy.calibrator, value) for value in (row.logit, other))
-        score_difference = max(score_difference, abs(ours - theirs))
+    gradable = {row.image_id: row.logit for row in predictions.rows if row.logit is not None}
+    wanted = [record for record in records if record.image_id in gradable]
+    in_torch = _torch_logits(Views(network, views).eval(), max(1, _BATCH_SIZE // views), spec, wanted, root)
+    pairs = [(logit, in_torch[image_id]) for image_id, logit in gradable.items()]
+    scores = [tuple(calibrated_score(policy.calibrator, logit) for logit in pair) for pair in pairs]
     flips = 0
     for case in gather_cases(predictions):
         # With the history: a case of an unknown group may go up whatever its score and hide a difference.
-        ours_ = decide(policy, case.logits, case.history).disposition
-        in_torch = [torch_logits.get(row.image_id) for row in case.rows]
-        flips += ours_ is not decide(policy, in_torch, case.history).disposition
-    return Parity(predictions.split, len(gradable), logit_difference, score_difference, flips)
+        served = decide(policy, case.logits, case.history)
+        trained = decide(policy, [in_torch.get(row.image_id) for row in case.rows], case.history)
+        flips += served.disposition is not trained.disposition
+    return Parity(
+        split=predictions.split,
+        images=len(gradable),
+        largest_logit_difference=max((abs(ours - theirs) for ours, theirs in pairs), default=0.0),
+        largest_score_difference=max((abs(ours - theirs) for ours, theirs in scores), default=0.0),
+        decision_flips=flips,
+    )
+
+
+def _torch_logits(
+    module: Views, batch_size: int, spec: PixelSpec, records: Sequence[Record], root: Roots
+) -> dict[str, float]:
+    """Image -> logit."""
+    logits: list[float] = []
+    for start in range(0, len(records), batch_size):
+        files = (read_picture(root, record) for record in records[start : start + batch_size])
+        pictures = torch.stack([torch.from_numpy(pixels.decode(data, spec).pixels) for data in files])
+        with torch.inference_mode():
+            logits += module(pictures)[0].tolist()
+    return {record.image_id: logit for record, logit in zip(records, logits, strict=True)}
 
 
 def require(parity: Parity, tolerance: float) -> None:
