@@ -110,7 +110,7 @@ sys.exit(main())
 
 @pytest.mark.parametrize("renames", range(4))
 @pytest.mark.parametrize("words", [["activate", "c"], ["rollback"]], ids=["activate", "rollback"])
-def test_errand_killed_between_its_links_leaves_a_way_back(
+def test_command_killed_between_its_links_leaves_a_way_back(
     words: list[str], renames: int, house: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     link = house / "served"
