@@ -156,6 +156,20 @@ def test_user_of_the_server_may_write_the_volume_of_its_audit_log() -> None:
     assert f"USER {user}:{group}\n" in stage(2)
 
 
+def test_kserve_takes_from_the_container_what_the_deployment_takes() -> None:
+    """As a namespace that enforces "restricted" asks."""
+    kserve = DEPLOY / "kubernetes" / "kserve.yaml"
+    runtime = of_kind("ServingRuntime", kserve)["spec"]["containers"][0]["securityContext"]
+    predictor = of_kind("InferenceService", kserve)["spec"]["predictor"]
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {**container["securityContext"], **pod["securityContext"]}.items() <= {
+        **runtime,
+        **predictor["securityContext"],
+    }.items()
+    assert predictor["automountServiceAccountToken"] is False
+
+
 def stage(number: int) -> str:
     return re.split(r"^FROM .*$", DOCKERFILE, flags=re.MULTILINE)[number]
 
