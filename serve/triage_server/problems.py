@@ -300,6 +300,11 @@ PROBLEM_TYPES: dict[str, ProblemType] = {
         "Nobody has read this case",
         "Expected a case that a person has read; record a reading first.",
     ),
+    "outcome_meanwhile": ProblemType(
+        HTTPStatus.CONFLICT,
+        "An outcome of this case was recorded in the meantime",
+        "An outcome was recorded after the case was shown; look at it, then record yours if it still holds.",
+    ),
     "read_meanwhile": ProblemType(
         HTTPStatus.CONFLICT,
         "Somebody has read this case in the meantime",

@@ -20,7 +20,7 @@ from triage_server.wire import PROBLEM_JSON, CaseStatus
 ELSEWHERE = {
     *("not_found", "method_not_allowed", "head_too_large", "head_not_received", "too_many_requests_ahead"),
     "transfer_coding_not_supported",
-    *("not_read_yet", "read_meanwhile", "queue_unavailable"),
+    *("not_read_yet", "outcome_meanwhile", "read_meanwhile", "queue_unavailable"),
 }
 """Answered before any operation is reached, or by the page, which is no interface and not described."""
 FORBIDDEN = re.compile(

@@ -142,12 +142,7 @@ async def reading(request: Request) -> Response:
     try:
         done = await page.submit_once(request, form, work)
     except RequestError as refusal:
-        if refusal.code != "read_meanwhile":
-            raise
-        request.state.problem = refusal.code
-        return await _render_case(
-            request, ("readings", context.texts.problem(refusal.code)), form, HTTPStatus.CONFLICT
-        )
+        return await _render_changed_case(request, form, refusal, "readings")
     return redirect("/ui", done="reading", case=done)
 
 
@@ -166,14 +161,23 @@ async def outcome(request: Request) -> Response:
     async def work() -> str:
         line = {"case_hmac": page.case_hash(number), "needs_in_person": values[needs], "confirmed_by": how}
         async with page.case_locks.lock(number):
-            await _find_read(page, number)
+            found = await _find_read(page, number)
+            seen = len(found.outcomes)
+            if form.get("outcomes") != str(seen):
+                raise RequestError("outcome_meanwhile")
             async with _recorded(request, "outcome", line):
                 await page.run_in_thread(
-                    lambda: page.queue.record_outcome(number, context.actor, values[needs], confirmed_by)
+                    lambda: page.queue.record_outcome(
+                        number, context.actor, values[needs], confirmed_by, seen
+                    )
                 )
         return number
 
-    return redirect("/ui/read", done="outcome", case=await page.submit_once(request, form, work))
+    try:
+        done = await page.submit_once(request, form, work)
+    except RequestError as refusal:
+        return await _render_changed_case(request, form, refusal, "outcomes")
+    return redirect("/ui/read", done="outcome", case=done)
 
 
 @router.post("/cases/{number}/delete")
@@ -198,12 +202,7 @@ async def delete(request: Request) -> Response:
     try:
         done = await page.submit_once(request, form, work)
     except RequestError as refusal:
-        if refusal.code != "read_meanwhile":
-            raise
-        request.state.problem = refusal.code
-        return await _render_case(
-            request, ("sure", context.texts("delete.meanwhile")), form, HTTPStatus.CONFLICT
-        )
+        return await _render_changed_case(request, form, refusal, "sure", context.texts("delete.meanwhile"))
     return redirect("/ui/read", done="deleted", case=done)
 
 
@@ -306,6 +305,20 @@ async def _render_case(
         error=error,
         form=form or Form(),
     )
+
+
+async def _render_changed_case(
+    request: Request, form: Form, refusal: RequestError, place: str, text: str | None = None
+) -> Response:
+    """The case as it is now, for a form that was filled in before somebody else recorded something.
+
+    ``place`` is the id that the refusal points at. Any other refusal is raised again.
+    """
+    if refusal.code not in ("read_meanwhile", "outcome_meanwhile"):
+        raise refusal
+    request.state.problem = refusal.code
+    error = (place, text or context_of(request).texts.problem(refusal.code))
+    return await _render_case(request, error, form, HTTPStatus.CONFLICT)
 
 
 def _deadline_texts(cases: Sequence[WaitingCase], policy: Policy) -> tuple[str, ...]:

@@ -190,8 +190,7 @@ class ReadingQueue:
                 there is no such case.
         """
         with self._session() as session:
-            # An update without effect, which locks the row against other servers.
-            session.execute(update(CaseRow).where(_has_number(number)).values(number=CaseRow.number))
+            _lock_case(session, number)
             case = _load_case(session, number)
             if len(case.readings) != readings_seen:
                 raise RequestError("read_meanwhile")
@@ -202,17 +201,33 @@ class ReadingQueue:
             )
 
     def record_outcome(
-        self, number: str, actor: Actor, needs_in_person: bool | None, confirmed_by: ConfirmedBy
+        self,
+        number: str,
+        actor: Actor,
+        needs_in_person: bool | None,
+        confirmed_by: ConfirmedBy,
+        outcomes_seen: int,
     ) -> None:
-        """Record an outcome.
+        """Record an outcome; the last one counts.
+
+        Args:
+            number: of the case.
+            actor: who records it.
+            needs_in_person: what turned out; None: not known.
+            confirmed_by: how it is known.
+            outcomes_seen: how many outcomes the case had when it was shown to the reader.
 
         Raises:
-            RequestError: the case has not been read, or does not exist.
+            RequestError: an outcome was recorded since, perhaps at another server with this database; the
+                case has not been read; or there is no such case.
         """
         with self._session() as session:
+            _lock_case(session, number)
             case = _load_case(session, number)
             if not case.readings:
                 raise RequestError("not_read_yet")
+            if len(case.outcomes) != outcomes_seen:
+                raise RequestError("outcome_meanwhile")
             case.outcomes.append(
                 OutcomeRow(
                     at=self.now(),
@@ -314,6 +329,11 @@ def _select_cases() -> Select[CaseRow]:
 def _has_number(number: str) -> ColumnElement[bool]:
     """Condition: of this number. An impossible one is not sent to the database: PostgreSQL refuses a NUL."""
     return CaseRow.number == number if CASE_NUMBER.fullmatch(number) else false()
+
+
+def _lock_case(session: Session, number: str) -> None:
+    """Lock the row against other servers, by an update without effect."""
+    session.execute(update(CaseRow).where(_has_number(number)).values(number=CaseRow.number))
 
 
 def _load_case(session: Session, number: str) -> CaseRow:

@@ -33,6 +33,7 @@ from triage_server.settings import Settings
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
 
+OUTCOMES = re.compile(r'name="outcomes" value="([0-9]+)"')
 READINGS = re.compile(r'name="readings" value="([0-9]+)"')
 RECORDS = re.compile(r'name="records" value="([0-9]+)"')
 
@@ -101,8 +102,17 @@ class Browser:
         fields = {"decision": decision, "reason": reason, "readings": readings[1] if readings else ""}
         return self.post(f"/ui/cases/{number}/reading", fields)
 
-    def record_outcome(self, number: str, needs: str, how: str = "histopathology") -> httpx.Response:
-        fields = {"needs_in_person": needs, "confirmed_by": how}
+    def record_outcome(
+        self, number: str, needs: str, how: str = "histopathology", page_text: str | None = None
+    ) -> httpx.Response:
+        """As ``read_case``."""
+        text = self.get(f"/ui/cases/{number}").text if page_text is None else page_text
+        outcomes = OUTCOMES.search(text)
+        fields = {
+            "needs_in_person": needs,
+            "confirmed_by": how,
+            "outcomes": outcomes[1] if outcomes else "",
+        }
         return self.post(f"/ui/cases/{number}/outcome", fields)
 
     def delete_case(self, number: str, **fields: str) -> httpx.Response:

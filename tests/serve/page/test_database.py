@@ -96,7 +96,7 @@ def test_what_no_case_can_be_called_is_not_found(number: str, queue: ReadingQueu
         lambda: queue.photograph(number, 0),
         lambda: queue.delete(number),
         lambda: queue.record_reading(number, READER, "agree", "", readings_seen=0),
-        lambda: queue.record_outcome(number, READER, True, "consensus"),
+        lambda: queue.record_outcome(number, READER, True, "consensus", 0),
         lambda: add(queue, answers, same_person_as=number),
     ):
         with pytest.raises(RequestError) as refused:
@@ -111,14 +111,14 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(
     number, other = add(queue, answers), add(queue, answers)
     for forbidden in (
         lambda: queue.delete(number),
-        lambda: queue.record_outcome(number, READER, True, "consensus"),
+        lambda: queue.record_outcome(number, READER, True, "consensus", 0),
     ):
         with pytest.raises(RequestError, match="a person has read"):
             forbidden()
     queue.record_reading(number, READER, "override", "Größe 🔍 'quoted\" \\ \n second line", readings_seen=0)
     queue.record_reading(number, READER, "agree", "", readings_seen=1)
-    queue.record_outcome(number, READER, None, "not_yet")
-    queue.record_outcome(number, READER, True, "histopathology")
+    queue.record_outcome(number, READER, None, "not_yet", 0)
+    queue.record_outcome(number, READER, True, "histopathology", 1)
     case = queue.find(number)
     assert [one.decision for one in case.readings] == ["override", "agree"]
     assert case.readings[0].reason == "Größe 🔍 'quoted\" \\ \n second line"
@@ -140,7 +140,7 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == left
 
 
-def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
+def test_two_servers_of_one_queue_record_one_reading_and_one_outcome_of_what_both_showed(
     queue: ReadingQueue, database_address: str, answers: Any
 ) -> None:
     """Neither knows of the other; the second to speak is told to look again, and what it said is not kept."""
@@ -161,6 +161,19 @@ def test_two_servers_of_one_queue_record_one_reading_of_what_both_showed(
                 said = sorted(readers.map(read, (queue, other)))
             assert said == ["read_meanwhile", "recorded"], turn
             assert len(queue.find(number).readings) == 1
+
+            def conclude(at: ReadingQueue, case: str = number, start: Barrier = together) -> str:
+                start.wait(10)
+                try:
+                    at.record_outcome(case, READER, at is queue, "consensus", outcomes_seen=0)
+                except RequestError as refused:
+                    return refused.code
+                return "recorded"
+
+            with ThreadPoolExecutor(2) as readers:
+                said = sorted(readers.map(conclude, (queue, other)))
+            assert said == ["outcome_meanwhile", "recorded"], turn
+            assert len(queue.find(number).outcomes) == 1
         with pytest.raises(RequestError) as refused:
             other.record_reading(number, READER, "override", "seen too late", readings_seen=0)
         assert refused.value.code == "read_meanwhile"
@@ -208,9 +221,9 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: ReadingQueue, answ
     assert [case.number for part in parts[1:3] for case in part.cases] == numbers
     for number in numbers:
         queue.record_reading(number, READER, "agree", "", readings_seen=0)
-    queue.record_outcome(numbers[0], READER, True, "histopathology")
-    queue.record_outcome(numbers[0], READER, None, "not_yet")
-    queue.record_outcome(numbers[1], READER, None, "not_yet")
+    queue.record_outcome(numbers[0], READER, True, "histopathology", 0)
+    queue.record_outcome(numbers[0], READER, None, "not_yet", 1)
+    queue.record_outcome(numbers[1], READER, None, "not_yet", 0)
     read = [queue.read_cases(part) for part in (1, 2)]
     assert [case.number for part in read for case in part.cases] == [*numbers[1:], numbers[0]]
     assert read[1].first_case == 101
@@ -289,7 +302,7 @@ def test_only_what_was_read_grows_too_old(queue: ReadingQueue, answers: Any) -> 
     for number in (read, told):
         queue.record_reading(number, READER, "agree", "", readings_seen=0)
     queue.now = lambda: begin + timedelta(days=20)
-    queue.record_outcome(told, READER, False, "follow_up")
+    queue.record_outcome(told, READER, False, "follow_up", 0)
     queue.now = lambda: begin + timedelta(days=31)
     assert queue.expired_numbers() == [read]
     queue.now = lambda: begin + timedelta(days=5000)

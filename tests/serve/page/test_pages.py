@@ -648,7 +648,7 @@ def test_form_sent_twice_is_done_once(browser: Any, browse: Any, tmp_path: Path)
     assert twice(shown, f"{shown}/reading", {"decision": "agree", "readings": "0"}) == {
         (303, f"/ui?done=reading&case={number}")
     }
-    outcome = {"needs_in_person": "true", "confirmed_by": "consensus"}
+    outcome = {"needs_in_person": "true", "confirmed_by": "consensus", "outcomes": "0"}
     assert len(twice(shown, f"{shown}/outcome", outcome)) == 1
     case = queue.find(number)
     assert (len(case.readings), len(case.outcomes)) == (1, 1)
@@ -755,7 +755,12 @@ def test_case_that_has_come_in_whole_waits_for_a_place(open_page: Callable[..., 
 def test_form_that_was_refused_can_be_sent_again(browser: Any, tmp_path: Path) -> None:
     number = browser.send_case(REFERRED)
     browser.app.state.page.queue.record_reading(number, Actor("x", "y"), "agree", "", readings_seen=0)
-    fields = {"form_id": "b" * 22, "needs_in_person": "true", "confirmed_by": "consensus"}
+    fields = {
+        "form_id": "b" * 22,
+        "needs_in_person": "true",
+        "confirmed_by": "consensus",
+        "outcomes": "0",
+    }
     held = sqlite3.connect(tmp_path / "queue.sqlite")
     held.execute("ALTER TABLE outcomes RENAME TO away")
     assert browser.post(f"/ui/cases/{number}/outcome", fields).status_code == 503

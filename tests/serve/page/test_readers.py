@@ -78,6 +78,26 @@ def test_reading_of_a_page_that_does_not_say_what_it_showed_is_not_recorded(brow
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_outcome_is_not_recorded_over_one_that_its_reader_has_not_seen(
+    language: str, browser: Any, browse: Any
+) -> None:
+    number, second = browser.send_case(PICTURE), browse(browser.app, language)
+    second.sign_in("Dr B")
+    browser.read_case(number)
+    opened = second.get(f"/ui/cases/{number}").text
+    browser.record_outcome(number, "true")
+    for page_text in (opened, "no such field"):
+        late = second.record_outcome(number, "false", "follow_up", page_text)
+        assert late.status_code == 409
+        assert Texts(language).problem("outcome_meanwhile") in late.text
+        assert 'href="#outcomes"' in late.text
+    queue = browser.app.state.page.queue
+    assert [one.needs_in_person for one in queue.find(number).outcomes] == [True]
+    assert second.record_outcome(number, "false", "follow_up").status_code == 303
+    assert [one.needs_in_person for one in queue.find(number).outcomes] == [True, False]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("recorded", ["reading", "outcome"])
 def test_case_is_not_deleted_with_a_record_that_the_deleting_reader_has_not_seen(
     recorded: str, language: str, browser: Any, browse: Any, tmp_path: Path

@@ -214,7 +214,7 @@ def test_outcome_that_is_told_while_old_cases_are_deleted_keeps_its_case(
 
     def reader(number: str) -> None:
         if number == numbers[1]:
-            queue.record_outcome(number, READER, True, "histopathology")
+            queue.record_outcome(number, READER, True, "histopathology", 0)
 
     assert asyncio.run(make_retention(queue, reader).delete_expired_cases()) == 2
     assert [is_deleted(queue, number) for number in numbers] == [True, False, True]
@@ -230,7 +230,7 @@ def test_case_that_a_reader_tells_an_outcome_of_first_has_no_line_that_it_was_de
 
     def expired_then_outcome() -> list[str]:
         found = listed()
-        page.queue.record_outcome(number, READER, True, "histopathology")
+        page.queue.record_outcome(number, READER, True, "histopathology", 0)
         return found
 
     page.queue.expired_numbers = expired_then_outcome
@@ -252,7 +252,7 @@ def test_case_that_another_server_s_reader_keeps_has_a_line_that_says_so(
     async def record(event: str, of: str) -> None:
         written.append(event)
         if event == "deletion":
-            queue.record_outcome(of, READER, True, "histopathology")
+            queue.record_outcome(of, READER, True, "histopathology", 0)
 
     assert asyncio.run(Retention(queue, run_in_thread, record, CaseLocks()).delete_expired_cases()) == 0
     assert not is_deleted(queue, number)
