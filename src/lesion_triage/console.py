@@ -1,7 +1,8 @@
-"""Progress display for long work: bars in a terminal, plain lines in a log. Imports rich only."""
+"""Output and arguments of the command line: lines, progress bars, whole numbers. Imports rich only."""
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,17 @@ console = _Console(highlight=False, soft_wrap=True)
 def echo(text: str) -> None:
     """Print one line at once, also when the output is a pipe."""
     console.print(text, markup=False)  # Rich flushes
+
+
+def integer_from(minimum: int) -> Callable[[str], int]:
+    """An argument's type: a whole number, at least ``minimum``, which is not negative."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < minimum:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {minimum} up, found '{text}'")
+        return int(text)
+
+    return parse
 
 
 @contextmanager

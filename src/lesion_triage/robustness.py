@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate.cases import gather_cases
 from lesion_triage.calibrate.metrics import Proportion
-from lesion_triage.console import echo, progress_bar
+from lesion_triage.console import echo, integer_from, progress_bar
 from lesion_triage.data.corruptions import CORRUPTIONS, SEVERITIES
 from lesion_triage.data.manifest import read_picture
 from lesion_triage.data.records import Record
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--others",
-        type=_integer_from(1),
+        type=integer_from(1),
         default=300,
         metavar="N",
         help="other cases added to all positive ones, drawn at random (%(default)s)",
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--severities", type=int, nargs="+", choices=SEVERITIES, default=SEVERITIES, metavar="N"
     )
-    parser.add_argument("--seed", type=_integer_from(0), default=0)
+    parser.add_argument("--seed", type=integer_from(0), default=0)
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -166,15 +166,6 @@ def _cases(run: Run, others: int, seed: int) -> list[CaseInput]:
         )
         for case in (*(case for case in cases if case.needs_in_person), *drawn)
     ]
-
-
-def _integer_from(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {minimum} up, found '{text}'")
-        return int(text)
-
-    return parse
 
 
 def _parse_named_folders(texts: Sequence[str]) -> dict[str, list[Path]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from lesion_triage.bundle.document import first_problem
 from lesion_triage.bundle.history import history_from_json
 from lesion_triage.bundle.languages import Languages
 from lesion_triage.bundle.scorer import Scorer
@@ -87,9 +88,7 @@ def score(
     try:
         parsed_history = history_from_json(history)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "history"
-        raise ScoringError(f"--history: {place}: {first['msg']}.") from None
+        raise ScoringError(f"--history: {first_problem(error, 'history')}.") from None
     opened = open_bundle(bundle)
     codes = [flag.code for flag in opened.policy.red_flags.flags]
     scorer = Scorer(opened, Languages.for_flags(codes, language, catalogues))

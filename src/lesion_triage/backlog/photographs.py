@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from lesion_triage.backlog.folder_walk import walk
+from lesion_triage.bundle.document import first_problem
 from lesion_triage.bundle.history import History, history_from_json, history_to_text
 from lesion_triage.data.records import GROUP_FIELDS, known_or_empty, refuse_missing_marker
 from lesion_triage.data.sources.folder import closest_column, history_json
@@ -267,9 +268,7 @@ def _history(cells: Mapping[str, str]) -> str:
     try:
         return history_to_text(history_from_json(_without_fillers(cells["history"])))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(step) for step in first["loc"]) or "history"
-        raise DataError(f"history: {where}: {first['msg']}.") from None
+        raise DataError(f"history: {first_problem(error, 'history')}.") from None
 
 
 def _without_fillers(text: str) -> str:

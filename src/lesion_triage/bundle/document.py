@@ -8,7 +8,7 @@ import os
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
 
 from lesion_triage.errors import BundleError
 
@@ -43,6 +43,16 @@ def timestamp(created_at: datetime | None = None) -> str:
     if created_at.tzinfo is None:
         raise BundleError(f"created_at is {created_at} without a time zone; give it one.")
     return created_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def first_problem(error: ValidationError, whole: str = "document") -> str:
+    """Where the first problem is and what it is, as "field.0: what"; never what was found there.
+
+    ``whole`` names the place of a problem that no field has.
+    """
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(step) for step in first["loc"]) or whole
+    return f"{place}: {first['msg']}"
 
 
 class Document(BaseModel):

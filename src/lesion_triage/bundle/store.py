@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from lesion_triage import __version__
 from lesion_triage.bundle.certificate import Certificate
-from lesion_triage.bundle.document import Document, canonical_json, sha256_of, timestamp
+from lesion_triage.bundle.document import Document, canonical_json, first_problem, sha256_of, timestamp
 from lesion_triage.bundle.files import flush, write_atomically
 from lesion_triage.bundle.fingerprints import UsedPictures
 from lesion_triage.bundle.schema import (
@@ -367,9 +367,7 @@ def read_document(kind: type[_Document], raw: bytes, path: Path) -> _Document:
     try:
         document = kind.model_validate_json(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "document"
-        raise BundleError(f"{path}: not a valid {kind.__name__.lower()} ({place}: {first['msg']}).") from None
+        raise BundleError(f"{path}: not a valid {kind.__name__.lower()} ({first_problem(error)}).") from None
     if document.to_json().encode() != raw:
         raise BundleError(f"{path}: not in canonical JSON; the file was not written by export.")
     return document

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from lesion_triage.bundle.document import canonical_json
+from lesion_triage.bundle.document import canonical_json, first_problem
 from lesion_triage.bundle.store import HEADER_FILE as BUNDLE_HEADER
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.cards.dossier import AUDIT, AUDIT_MODEL, CONFIG, MANIFEST, RESULTS, Dossier
@@ -132,10 +132,8 @@ class BundleEvidence:
         try:
             content.model_validate(found)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"])) or "document"
             raise RunError(
-                f"{self.dossier.path(file)}: damaged ({place}: {first['msg']}); restore it, or run the stage "
+                f"{self.dossier.path(file)}: damaged ({first_problem(error)}); restore it, or run the stage "
                 "that wrote it again."
             ) from None
         return found

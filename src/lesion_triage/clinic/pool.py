@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, Certificate
-from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
+from lesion_triage.bundle.document import canonical_json, first_problem, sha256_of, timestamp
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate import ledger, pooling
@@ -328,8 +328,6 @@ def _read(path: Path) -> Tally:
     except OSError as error:
         raise CalibrationError(f"{path}: cannot be read ({error.strerror}).") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "document"
         raise CalibrationError(
-            f"{path}: not a file of `lesion-triage tally` ({place}: {first['msg']})."
+            f"{path}: not a file of `lesion-triage tally` ({first_problem(error)})."
         ) from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +11,7 @@ from typing import Protocol
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
-from lesion_triage.console import echo
+from lesion_triage.console import echo, integer_from
 from lesion_triage.proof import figures, page
 from lesion_triage.proof.findings import Findings, prove
 from lesion_triage.proof.pool import read, record
@@ -59,12 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--draws",
-        type=_integer_from(_FEWEST_DRAWS),
+        type=integer_from(_FEWEST_DRAWS),
         default=10_000,
         metavar="N",
         help="draws of each size (%(default)s)",
     )
-    parser.add_argument("--seed", type=_integer_from(0), default=0, help="seed of the draws (%(default)s)")
+    parser.add_argument("--seed", type=integer_from(0), default=0, help="seed of the draws (%(default)s)")
     parser.add_argument("--no-mapie", action="store_true", help="leave out the comparison with MAPIE")
     parser.add_argument(
         "--runs", type=Path, default=RUNS, metavar="DIR", help="folder of all runs, for MLflow (%(default)s)"
@@ -134,12 +134,3 @@ def track(found: Findings, results: Path, kept_on: Path, recorder: Recorder) -> 
     recorder.artifact(results)
     recorder.artifact(kept_on.with_suffix(""))
     recorder.finish("FAILED" if found.broken else "FINISHED")
-
-
-def _integer_from(minimum: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < minimum:
-            raise argparse.ArgumentTypeError(f"expected a whole number from {minimum} up, found '{text}'")
-        return int(text)
-
-    return parse

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from lesion_triage import predictions
 from lesion_triage.bundle.calibration import PlattCalibrator, calibrated_score
-from lesion_triage.bundle.document import sha256_of
+from lesion_triage.bundle.document import first_problem, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.bundle.schema import Policy
 from lesion_triage.calibrate.cases import Aggregation, Case, case_scores, gather_cases, positive_mask
@@ -158,10 +158,8 @@ def _policy(run: Path) -> Policy:
     except OSError as error:
         raise PredictionsError(f"{path}: no policy ({error.strerror}); calibrate first.") from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "document"
         raise PredictionsError(
-            f"{path}: no policy of this version ({place}: {first['msg']}); calibrate again."
+            f"{path}: no policy of this version ({first_problem(error)}); calibrate again."
         ) from None
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from lesion_triage import strict_yaml
+from lesion_triage.bundle.document import first_problem
 from lesion_triage.config import Section
 from lesion_triage.errors import ConfigError
 
@@ -277,6 +278,4 @@ def load_experiment(folder: Path) -> Experiment:
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        location = ".".join(str(step) for step in first["loc"]) or "the file"
-        raise ConfigError(f"{path}: {location}: {first['msg']}.") from None
+        raise ConfigError(f"{path}: {first_problem(error, 'the file')}.") from None

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json, first_problem, sha256_of
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Section
 from lesion_triage.errors import ConfigError, DataError
@@ -185,9 +185,7 @@ def _read_origins(path: Path) -> _Origins:
     try:
         return _Origins.model_validate(_parse_json(path, path.read_bytes()))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(step) for step in first["loc"])
-        raise DataError(f"{path}: {place}: {first['msg']}; record it again.") from None
+        raise DataError(f"{path}: {first_problem(error)}; record it again.") from None
 
 
 def _parse_json(path: Path, raw: bytes) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lesion_triage.console import integer_from
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb, beyond those of the pipeline."""
@@ -19,11 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keys and the values to search, docs/sweep.md",
     )
     parser.add_argument(
-        "--trials", type=_count, required=True, metavar="N", help="trials of the whole study, however ended"
+        "--trials",
+        type=integer_from(1),
+        required=True,
+        metavar="N",
+        help="trials of the whole study, however ended",
     )
     parser.add_argument(
         "--seeds",
-        type=_count,
+        type=integer_from(1),
         metavar="K",
         help="training runs per trial; overrides the file's sweep.seeds",
     )
@@ -43,9 +49,3 @@ def main(arguments: argparse.Namespace) -> int:
 
     search.search(arguments)
     return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up, found '{text}'")
-    return int(text)

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -140,6 +140,22 @@ def test_readings_and_outcomes_are_appended_and_deleting_takes_everything(
             assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar() == left
 
 
+def both_at_once(act: Callable[[ReadingQueue], None], *queues: ReadingQueue) -> list[str]:
+    """What each said: "recorded", or the code of its refusal."""
+    together = Barrier(len(queues))
+
+    def attempt(at: ReadingQueue) -> str:
+        together.wait(10)
+        try:
+            act(at)
+        except RequestError as refused:
+            return refused.code
+        return "recorded"
+
+    with ThreadPoolExecutor(len(queues)) as readers:
+        return list(readers.map(attempt, queues))
+
+
 def test_two_servers_of_one_queue_record_one_reading_and_one_outcome_of_what_both_showed(
     queue: ReadingQueue, database_address: str, answers: Any
 ) -> None:
@@ -147,33 +163,18 @@ def test_two_servers_of_one_queue_record_one_reading_and_one_outcome_of_what_bot
     other = ReadingQueue(open_database(database_address), keep_days=30)
     try:
         for turn in range(10):
-            number, together = add(queue, answers), Barrier(2)
+            number = add(queue, answers)
 
-            def read(at: ReadingQueue, case: str = number, start: Barrier = together) -> str:
-                start.wait(10)
-                try:
-                    at.record_reading(case, READER, "agree", "", readings_seen=0)
-                except RequestError as refused:
-                    return refused.code
-                return "recorded"
+            def read(at: ReadingQueue, case: str = number) -> None:
+                at.record_reading(case, READER, "agree", "", readings_seen=0)
 
-            with ThreadPoolExecutor(2) as readers:
-                said = sorted(readers.map(read, (queue, other)))
-            assert said == ["read_meanwhile", "recorded"], turn
-            assert len(queue.find(number).readings) == 1
+            def conclude(at: ReadingQueue, case: str = number) -> None:
+                at.record_outcome(case, READER, at is queue, "consensus", outcomes_seen=0)
 
-            def conclude(at: ReadingQueue, case: str = number, start: Barrier = together) -> str:
-                start.wait(10)
-                try:
-                    at.record_outcome(case, READER, at is queue, "consensus", outcomes_seen=0)
-                except RequestError as refused:
-                    return refused.code
-                return "recorded"
-
-            with ThreadPoolExecutor(2) as readers:
-                said = sorted(readers.map(conclude, (queue, other)))
-            assert said == ["outcome_meanwhile", "recorded"], turn
-            assert len(queue.find(number).outcomes) == 1
+            for act, refusal in ((read, "read_meanwhile"), (conclude, "outcome_meanwhile")):
+                assert sorted(both_at_once(act, queue, other)) == sorted([refusal, "recorded"]), turn
+            found = queue.find(number)
+            assert (len(found.readings), len(found.outcomes)) == (1, 1)
         with pytest.raises(RequestError) as refused:
             other.record_reading(number, READER, "override", "seen too late", readings_seen=0)
         assert refused.value.code == "read_meanwhile"
