@@ -8,7 +8,7 @@ import pytest
 
 from lesion_triage import locks
 from lesion_triage.config import Config
-from lesion_triage.tracking import Tracker, environment, flat_params
+from lesion_triage.tracking import Tracker, environment, flat_params, tracker
 from lesion_triage.tracking.tracker import LOCK
 
 
@@ -54,6 +54,24 @@ def test_a_run_is_recorded_and_reopened(tmp_path, folder):
     ]
     assert [file.path for file in client.list_artifacts(run_id)] == ["environment.txt"]
     assert len(client.search_runs([client.get_run(run_id).info.experiment_id])) == 1
+
+
+def test_an_experiment_that_another_client_creates_meanwhile_is_used(tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    class Overtaken(MlflowClient):
+        """Between its question whether the experiment exists and its answer, another client creates it."""
+
+        def get_experiment_by_name(self, name):
+            found = super().get_experiment_by_name(name)
+            if found is None:
+                super().create_experiment(name)
+            return found
+
+    client = Overtaken(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    made = tracker.experiment_id(client, "skin", None)
+    assert made == client.get_experiment_by_name("skin").experiment_id
+    assert made == tracker.experiment_id(client, "skin", None)
 
 
 def test_two_first_runs_at_once_do_not_both_make_the_database(tmp_path, folder):

@@ -248,9 +248,18 @@ def local_artifacts(folder: Path) -> str:
 
 
 def experiment_id(client: Any, name: str, location: str | None) -> str:
-    """Id of an experiment, created if missing."""
+    """Id of an experiment, created if missing; on a shared server another client may create it meanwhile."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
     known = client.get_experiment_by_name(name)
-    return str(known.experiment_id if known else client.create_experiment(name, artifact_location=location))
+    if known is None:
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            known = client.get_experiment_by_name(name)
+    return str(known.experiment_id)
 
 
 def flat_params(config: Config) -> dict[str, object]:
