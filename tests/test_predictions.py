@@ -51,7 +51,7 @@ def test_unknown_values_come_back_as_none(tmp_path):
 
 @pytest.mark.parametrize("logit", [math.nan, math.inf, -math.inf])
 def test_a_logit_that_is_no_number_is_refused_and_nothing_is_written(tmp_path, logit):
-    with pytest.raises(PredictionsError, match=r"image 'a'.*nothing was written"):
+    with pytest.raises(PredictionsError, match=r"picture 1 of the split: .*nothing was written"):
         table(replace(ROW, logit=logit)).write(tmp_path)
     assert not list(tmp_path.glob("*.csv"))
     assert not list(tmp_path.glob("*.json"))

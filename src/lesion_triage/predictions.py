@@ -141,11 +141,11 @@ def _to_csv(rows: Iterable[Prediction]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([field.name for field in fields(Prediction)])
-    for row in rows:
+    for number, row in enumerate(rows, start=1):
         for name, value in (("logit", row.logit), ("novelty", row.novelty)):
             if value is not None and not math.isfinite(value):
                 raise PredictionsError(
-                    f"image '{row.image_id}': the {name} is {value}; the model is broken, nothing was "
+                    f"picture {number} of the split: the {name} is {value}; the model is broken, nothing was "
                     "written."
                 )
         writer.writerow(["" if value is None else value for value in asdict(row).values()])
@@ -159,17 +159,19 @@ def _parse(table: str, path: Path) -> Iterator[Prediction]:
         raise PredictionsError(f"{path}: expected the columns {', '.join(names)}.")
     truth = {"True": True, "False": False, "": None}
     for number, row in enumerate(reader, start=2):
+        column = "needs_in_person"
         try:
-            logit = float(row["logit"]) if row["logit"] else None
-            novelty = float(row["novelty"]) if row["novelty"] else None
-            age = float(row["age_approx"]) if row["age_approx"] else None
-            needs = truth[row["needs_in_person"]]
-        except (KeyError, ValueError) as error:
-            raise PredictionsError(f"{path}, line {number}: unreadable cell {error}.") from None
+            needs = truth[row[column]]
+            numbers = {}
+            for column in ("logit", "novelty", "age_approx"):
+                numbers[column] = float(row[column]) if row[column] else None
+        except (KeyError, ValueError):
+            raise PredictionsError(f"{path}, line {number}: unreadable {column}; predict again.") from None
+        logit, novelty = numbers["logit"], numbers["novelty"]
         for name, value in (("logit", logit), ("novelty", novelty)):
             if value is not None and not math.isfinite(value):
                 raise PredictionsError(
                     f"{path}, line {number}: the {name} is {value}, expected a finite number."
                 )
-        values = {**row, "logit": logit, "novelty": novelty, "age_approx": age, "needs_in_person": needs}
+        values = {**row, **numbers, "needs_in_person": needs}
         yield Prediction(**values)  # type: ignore[arg-type]

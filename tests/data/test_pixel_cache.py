@@ -274,5 +274,5 @@ def test_a_picture_that_cannot_be_decoded_is_named(workspace: Path) -> None:
         **{name: getattr(known[7], name) for name in Record.__dataclass_fields__ if name != "sha256"},
         sha256=sha256_of(broken),
     )
-    with pytest.raises(DataError, match=r"07\.png"):
+    with pytest.raises(DataError, match=sha256_of(broken)[:12]):
         pixel_cache.load_pixels(known, workspace / "pictures", SPEC, workspace / "cache")

@@ -198,9 +198,9 @@ def with_moved_image(dealt: Splits, image_id: str) -> Splits:
 @pytest.mark.parametrize(
     ("tie", "twin"),
     [
-        ("patient 'P7'", make_record(900, 900, 7, 900, False, "a")),
-        ("lesion 'L1'", make_record(900, 1, None, 900, False, "a")),
-        (f"file '{sha256_of(b'1')}'", make_record(900, 900, None, 1, False, "a")),
+        ("patient", make_record(900, 900, 7, 900, False, "a")),
+        ("lesion", make_record(900, 1, None, 900, False, "a")),
+        ("file", make_record(900, 900, None, 1, False, "a")),
     ],
 )
 def test_a_planted_leak_is_found_and_named(tie: str, twin: Record) -> None:
@@ -209,28 +209,30 @@ def test_a_planted_leak_is_found_and_named(tie: str, twin: Record) -> None:
     manifest = replace(simple_manifest(), records=(*rest, first, twin))
     dealt = split(manifest, DIGEST, Split())
     check_disjoint(manifest, dealt)
-    with pytest.raises(SplitError, match=rf"{tie} is in .*I0001.*I0900.* leak"):
+    with pytest.raises(
+        SplitError, match=rf"one {tie} is in .*{first.sha256[:12]}.*{twin.sha256[:12]}.* leak"
+    ):
         check_disjoint(manifest, with_moved_image(dealt, "I0900"))
 
 
 def test_a_picture_of_another_manifest_is_found() -> None:
     dealt = split(simple_manifest(), DIGEST, Split())
     stray = replace(dealt, assignment={**dealt.assignment, "I9999": "train"})
-    with pytest.raises(SplitError, match="'I9999' has a split but is not in the manifest"):
+    with pytest.raises(SplitError, match="1 pictures have a split but are not in the manifest"):
         check_disjoint(simple_manifest(), stray)
 
 
 def test_a_forgotten_picture_is_found() -> None:
     dealt = split(simple_manifest(), DIGEST, Split())
     fewer = {image_id: name for image_id, name in dealt.assignment.items() if image_id != "I0003"}
-    with pytest.raises(SplitError, match="'I0003' has a label but no split"):
+    with pytest.raises(SplitError, match="4e07408562be: has a label but no split"):
         check_disjoint(simple_manifest(), replace(dealt, assignment=fewer))
 
 
 def test_an_unlabelled_picture_in_a_split_is_found() -> None:
     dealt = split(simple_manifest(), DIGEST, Split())
     blanked = replace(simple_manifest().records[0], needs_in_person=None)
-    with pytest.raises(SplitError, match="'I0000' has a split but no label"):
+    with pytest.raises(SplitError, match="5feceb66ffc8: has a split but no label"):
         check_disjoint(replace(simple_manifest(), records=(blanked, *simple_manifest().records[1:])), dealt)
 
 
@@ -315,7 +317,7 @@ def test_an_official_split_that_no_one_stated_is_refused() -> None:
     manifest = official("train", "test")
     unstated = replace(manifest.records[3], official_split="")
     records = (*manifest.records[:3], unstated, *manifest.records[4:])
-    with pytest.raises(SplitError, match=f"image '{unstated.image_id}' states no official split"):
+    with pytest.raises(SplitError, match=f"{unstated.sha256[:12]}: states no official split"):
         split(replace(manifest, records=records), DIGEST, Split(official=True))
 
 

@@ -24,7 +24,7 @@ from lesion_triage.config import Roots
 from lesion_triage.console import ProgressCallback
 from lesion_triage.data.categorical import Bools, Codes, quantile_bins
 from lesion_triage.data.manifest import read_picture
-from lesion_triage.data.records import Record
+from lesion_triage.data.records import Record, place_of
 from lesion_triage.errors import ImageError, ManifestError
 
 TONES = ((55.0, "very light"), (41.0, "light"), (28.0, "intermediate"), (10.0, "tan"), (-30.0, "brown"))
@@ -99,7 +99,7 @@ def open_pictures(
                 record.width_px * record.height_px
             )
         except ImageError as error:
-            raise ManifestError(f"{record.path}: {error}") from None
+            raise ManifestError(f"{place_of(record)}: {error}") from None
 
     found = thread_map(measure_one, rows.tolist(), progress)
     return OpenedPictures(

@@ -24,7 +24,7 @@ from lesion_triage.backlog.folder_walk import walk
 from lesion_triage.bundle.document import first_problem
 from lesion_triage.bundle.history import History, history_from_json, history_to_text
 from lesion_triage.data.records import GROUP_FIELDS, known_or_empty, refuse_missing_marker
-from lesion_triage.data.sources.folder import closest_column, history_json
+from lesion_triage.data.sources.folder import closest_column, history_json, refuse_missing_header
 from lesion_triage.errors import BacklogError, DataError
 
 CaseIs = Literal["picture", "folder"]
@@ -213,6 +213,10 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
+    try:
+        refuse_missing_header(path, columns, _KNOWN_COLUMNS)
+    except DataError as error:
+        raise BacklogError(str(error)) from None
     for name in columns:
         if name not in _KNOWN_COLUMNS:
             near = closest_column(name, _KNOWN_COLUMNS)

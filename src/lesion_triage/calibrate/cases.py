@@ -84,21 +84,22 @@ def gather_cases(predictions: Predictions) -> tuple[Case, ...]:
     where = f"predictions of split '{predictions.split}'"
     if not predictions.rows:
         raise PredictionsError(f"{where}: expected at least one row, found none; predict again.")
-    seen: set[str] = set()
-    for row in predictions.rows:
-        if row.image_id in seen:
-            raise PredictionsError(f"{where}: image '{row.image_id}' is listed twice; predict again.")
-        seen.add(row.image_id)
+    seen: dict[str, int] = {}
+    units: dict[str, str] = {}
+    # Errors name lines, because an id may identify a person.
+    for line, row in enumerate(predictions.rows, start=2):
+        if (first := seen.setdefault(row.image_id, line)) != line:
+            raise PredictionsError(f"{where}, line {line}: has the image_id of line {first}; predict again.")
         if row.needs_in_person is None:
             raise PredictionsError(
-                f"{where}: needs_in_person of image '{row.image_id}' is unknown, expected True or False; "
-                "leave such photographs out of the splits."
+                f"{where}, line {line}: needs_in_person is unknown, expected True or False; leave such "
+                "photographs out of the splits."
             )
-    cases = tuple(Case(case_id, tuple(rows)) for case_id, rows in predictions.by_case().items())
-    for case in cases:
-        if any(row.unit_id != case.unit_id for row in case.rows):
-            raise PredictionsError(f"{where}: case '{case.case_id}' belongs to two patients; predict again.")
-    return cases
+        if units.setdefault(row.case_id, row.unit_id) != row.unit_id:
+            raise PredictionsError(
+                f"{where}, line {line}: its case has another unit_id in an earlier line; predict again."
+            )
+    return tuple(Case(case_id, tuple(rows)) for case_id, rows in predictions.by_case().items())
 
 
 def cases_sha256(cases: Sequence[Case]) -> str:

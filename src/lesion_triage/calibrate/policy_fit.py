@@ -265,8 +265,8 @@ def _check_disjoint(fitting: Sequence[Case], certifying: Sequence[Case]) -> None
         ("cases", {c.case_id for c in fitting}, {c.case_id for c in certifying}),
         ("patients or lesions", {c.unit_id for c in fitting}, {c.unit_id for c in certifying}),
     ):
-        if shared := sorted(ours & theirs):
+        if shared := ours & theirs:
             raise CalibrationError(
-                f"{len(shared)} {what}, the first '{shared[0]}', are in both 'validation' and 'calibration'; "
-                "cases that fit the calibrator cannot certify the threshold; split again."
+                f"{len(shared)} {what} are in both 'validation' and 'calibration'; cases that fit the "
+                "calibrator cannot certify the threshold; split again."
             )

@@ -69,8 +69,8 @@ def _cases(path: Path) -> Iterator[tuple[float, bool, str]]:
         except (ValueError, KeyError):
             raise DataError(
                 f"{path}, line {line}: expected a number or nothing in score and True or False in "
-                f"needs_in_person, found '{score}' and '{outcome}'; leave out cases whose outcome is unknown."
+                "needs_in_person; leave out cases whose outcome is unknown."
             ) from None
         if not (0 <= number <= 1 or number == math.inf):
-            raise DataError(f"{path}, line {line}: the score is {score}, expected a number in [0, 1].")
+            raise DataError(f"{path}, line {line}: the score is {number}, expected a number in [0, 1].")
         yield number, needs_in_person, row["patient_id"]

@@ -13,7 +13,7 @@ import numpy as np
 
 from lesion_triage.data.duplicates import Duplicates, duplicate_groups
 from lesion_triage.data.grouping import GroupKey, connected_groups
-from lesion_triage.data.records import RawRecord, Record
+from lesion_triage.data.records import RawRecord, Record, place_of
 from lesion_triage.errors import ManifestError
 
 
@@ -24,32 +24,35 @@ def refuse_ambiguous(records: Sequence[RawRecord]) -> None:
         ManifestError: a duplicate image id; a lesion with two patients, or with and without one; a patient
             and a lesion without a patient that share a name.
     """
+    # Errors name rows, because an id may identify a person.
     repeated = [name for name, count in Counter(record.image_id for record in records).items() if count > 1]
     if repeated:
+        one, other, *_ = (record for record in records if record.image_id == repeated[0])
         raise ManifestError(
-            f"image id '{min(repeated)}' appears more than once in the dataset's table ({len(repeated)} "
-            "such ids); keep one row for each picture."
+            f"{place_of(other)}: has the same image as {place_of(one)} ({len(repeated)} images appear more "
+            "than once); keep one row for each picture."
         )
-    owner: dict[str, str | None] = {}
+    owner: dict[str, RawRecord] = {}
     for record in records:
-        first = owner.setdefault(record.lesion_id, record.patient_id)
-        if first == record.patient_id:
+        first = owner.setdefault(record.lesion_id, record)
+        if first.patient_id == record.patient_id:
             continue
-        if first and record.patient_id:
+        if first.patient_id and record.patient_id:
             raise ManifestError(
-                f"lesion '{record.lesion_id}' belongs to patient '{first}' and to patient "
-                f"'{record.patient_id}'; make lesion ids unique, for instance patient-lesion."
+                f"{place_of(record)}: has the lesion_id of {place_of(first)}, but another patient_id; make "
+                "lesion ids unique, for instance patient-lesion."
             )
         raise ManifestError(
-            f"lesion '{record.lesion_id}' has patient '{first or record.patient_id}' with one picture and "
-            "none with another; name the patient in every row of the lesion, or make lesion ids unique."
+            f"{place_of(record)}: has the lesion_id of {place_of(first)}, but only one of the two names a "
+            "patient; name the patient in every row of the lesion, or make lesion ids unique."
         )
-    patients = {patient for patient in owner.values() if patient}
-    shared = [lesion for lesion, patient in owner.items() if patient is None and lesion in patients]
-    if shared:
-        raise ManifestError(
-            f"'{min(shared)}' names a patient and also a lesion without a patient; rename one of them."
-        )
+    patients = {record.patient_id: record for record in owner.values() if record.patient_id}
+    for lesion, record in owner.items():
+        if not record.patient_id and lesion in patients:
+            raise ManifestError(
+                f"{place_of(record)}: names no patient, and its lesion_id is the patient_id of "
+                f"{place_of(patients[lesion])}; rename one of them."
+            )
 
 
 def reconcile_labels(

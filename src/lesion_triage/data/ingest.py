@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 from itertools import islice
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from lesion_triage.config import Roots
 from lesion_triage.console import ProgressCallback
 from lesion_triage.data import perceptual_hash, picture_files
 from lesion_triage.data.perceptual_hash import SIDE_PX, Descriptors
-from lesion_triage.data.records import Listing, RawRecord, Record
+from lesion_triage.data.records import RAW_COLUMNS, Listing, RawRecord, Record, place_of
 from lesion_triage.errors import ImageError, ManifestError
 
 MAX_DROPPED_SHARE = 0.10
@@ -33,7 +32,6 @@ MISSING = "image_missing"
 """The table names the picture, but the folder lacks it; the other reasons are the pixel path's codes."""
 
 _BLOCK = 1024
-_RAW_FIELDS = tuple(column.name for column in fields(RawRecord))
 
 
 def read_pictures(
@@ -97,7 +95,7 @@ def refuse_wrong_folder(
 
     Args:
         root: of the pictures.
-        listed: the pictures in the table.
+        listed: the pictures in the table, those that the server refuses included.
         usable: how many of them are usable.
         dropped: the others, by reason.
 
@@ -110,9 +108,9 @@ def refuse_wrong_folder(
         return
     if not lost:
         raise ManifestError(f"{where}: expected pictures, found a table that names none; check data.root.")
+    by_id = {raw.image_id: raw for raw in listed}
     reasons = "; ".join(
-        f"{reason}: {len(names)}, such as '{min(names)}'"
-        + (_letter_case_hint(root, listed, min(names)) if reason == MISSING else "")
+        f"{reason}: {len(names)}" + _example(root, by_id.get(min(names)), is_missing=reason == MISSING)
         for reason, names in sorted(dropped.items())
     )
     raise ManifestError(
@@ -121,16 +119,22 @@ def refuse_wrong_folder(
     )
 
 
-def _letter_case_hint(root: Roots, listed: Sequence[RawRecord], missing: str) -> str:
+def _example(root: Roots, raw: RawRecord | None, *, is_missing: bool) -> str:
+    """Where one of the dropped pictures is described, if known; names of files may be those of people."""
+    if raw is None:
+        return ""
+    hint = _letter_case_hint(root, raw) if is_missing else ""
+    return f", such as that of {place_of(raw)}{hint}"
+
+
+def _letter_case_hint(root: Roots, raw: RawRecord) -> str:
     """A hint if there is a file whose name differs only in upper and lower case; else empty."""
-    wanted = next(
-        (picture_files.resolve_path(root, raw.path) for raw in listed if raw.image_id == missing), None
-    )
-    if wanted is None or not wanted.parent.is_dir():
+    wanted = picture_files.resolve_path(root, raw.path)
+    if not wanted.parent.is_dir():
         return ""
     letters = wanted.name.casefold()
-    alike = [file.name for file in wanted.parent.iterdir() if file.name.casefold() == letters]
-    return f" (there is '{alike[0]}'; capital letters must agree)" if alike else ""
+    is_there = any(file.name.casefold() == letters for file in wanted.parent.iterdir())
+    return " (a file there differs from it only in capital letters, which must agree)" if is_there else ""
 
 
 class _ReadPicture(NamedTuple):
@@ -154,7 +158,8 @@ def _read_picture(root: Roots, raw: RawRecord, spec: PixelSpec) -> _ReadPicture 
     size = f"{picture.width_px}x{picture.height_px}:".encode()
     digest = hashlib.blake2b(size + picture.pixels.tobytes(), digest_size=8).digest()
     record = Record(
-        **{name: getattr(raw, name) for name in _RAW_FIELDS},
+        **{name: getattr(raw, name) for name in RAW_COLUMNS},
+        row=raw.row,
         sha256=sha256_of(data),
         width_px=picture.width_px,
         height_px=picture.height_px,

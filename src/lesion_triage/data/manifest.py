@@ -14,8 +14,8 @@ import io
 import json
 import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +29,7 @@ from lesion_triage.config import Data, Roots
 from lesion_triage.console import ProgressCallback
 from lesion_triage.data import consistency, duplicates, ingest, picture_files, sources
 from lesion_triage.data.perceptual_hash import Descriptors
-from lesion_triage.data.records import SYNTHETIC, Record
+from lesion_triage.data.records import COLUMNS, SYNTHETIC, Record, place_of
 from lesion_triage.errors import DataError, ManifestError
 
 TABLE = "manifest.csv"
@@ -38,9 +38,14 @@ HEADER = "manifest.json"
 FORMAT = 2
 """Raised when a column is added or changes its meaning."""
 
-_COLUMNS = tuple(column.name for column in fields(Record))
-_CELLS = operator.attrgetter(*_COLUMNS)
+_CELLS = operator.attrgetter(*COLUMNS)
 _TRUTH = {"True": True, "False": False, "": None}
+_READ_CELL: Mapping[str, Callable[[str], object]] = {
+    "needs_in_person": _TRUTH.__getitem__,
+    "age_approx": lambda cell: float(cell) if cell else None,
+    "width_px": int,
+    "height_px": int,
+}
 
 
 class DuplicatePair(NamedTuple):
@@ -76,7 +81,7 @@ class Manifest:
 
     def write(self, folder: Path) -> str:
         """Write tables and header; returns the table's SHA-256, by which later files name it."""
-        table = _csv_text(_COLUMNS, map(_CELLS, self.records)).encode()
+        table = _csv_text(COLUMNS, map(_CELLS, self.records)).encode()
         pairs = _csv_text(DuplicatePair._fields, self.copies).encode()
         digest = sha256_of(table)
         folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +144,7 @@ def build(
     consistency.refuse_ambiguous(listed)
     records, descriptors, unusable = ingest.read_pictures(root, listing.records, pixels, progress)
     dropped = ingest.add_unread(unusable, listing)
-    ingest.refuse_wrong_folder(root, listing.records, len(records), dropped)
+    ingest.refuse_wrong_folder(root, listed, len(records), dropped)
     dropped = {**listing.dropped, **dropped}
     positive_lesions = {record.lesion_id for record in listed if record.needs_in_person}
     settled, copies, findings = resolve_duplicates(records, descriptors, positive_lesions)
@@ -240,14 +245,15 @@ def read_picture(root: Roots, record: Record) -> bytes:
     try:
         data = picture_files.read_bytes(root, record.path)
     except (DataError, OSError) as error:
+        # An OSError's own text may have the name of the file, which may be a person's.
+        why = getattr(error, "strerror", None) or error
         raise ManifestError(
-            f"image '{record.image_id}': {error}; say with --data-root where the pictures lie now, or build "
-            "the manifest again."
+            f"{place_of(record)}: cannot be read below {picture_files.describe_roots(root)} ({why}); say "
+            "with --data-root where the pictures lie now, or build the manifest again."
         ) from None
     if sha256_of(data) != record.sha256:
         raise ManifestError(
-            f"{picture_files.resolve_path(root, record.path)}: changed since the manifest was built; "
-            "restore it or build again."
+            f"{place_of(record)}: changed since the manifest was built; restore it or build again."
         )
     return data
 
@@ -277,15 +283,17 @@ def _csv_rows(table: str, columns: Sequence[str], path: Path) -> Iterator[tuple[
 
 
 def _parse(table: str, path: Path) -> Iterator[Record]:
-    for line, cells in _csv_rows(table, _COLUMNS, path):
+    for line, cells in _csv_rows(table, COLUMNS, path):
+        column = "number of cells"
         try:
-            row: dict[str, object] = dict(zip(_COLUMNS, cells, strict=True))
+            row: dict[str, object] = dict(zip(COLUMNS, cells, strict=True))
             row["patient_id"] = row["patient_id"] or None
-            row["needs_in_person"] = _TRUTH[str(row["needs_in_person"])]
-            row["age_approx"] = float(str(row["age_approx"])) if row["age_approx"] else None
-            row["width_px"], row["height_px"] = int(str(row["width_px"])), int(str(row["height_px"]))
-        except (KeyError, ValueError) as error:
-            raise ManifestError(f"{path}, line {line}: unreadable cell ({error}).") from None
+            for column, read_cell in _READ_CELL.items():
+                row[column] = read_cell(str(row[column]))
+        except (KeyError, ValueError):
+            raise ManifestError(
+                f"{path}, line {line}: unreadable {column}; build the manifest again."
+            ) from None
         yield Record(**row)  # type: ignore[arg-type]
 
 
@@ -294,5 +302,5 @@ def _parse_copies(table: str, path: Path) -> Iterator[DuplicatePair]:
         try:
             one, other, kind, correlation, orientation = cells
             yield DuplicatePair(one, other, kind, float(correlation), int(orientation))
-        except ValueError as error:
-            raise ManifestError(f"{path}, line {line}: unreadable cell ({error}).") from None
+        except ValueError:
+            raise ManifestError(f"{path}, line {line}: unreadable cell; build the manifest again.") from None

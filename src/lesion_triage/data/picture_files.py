@@ -77,12 +77,12 @@ def resolve_path(roots: Roots, path: str) -> Path:
     """
     relative = PurePosixPath(split_container_path(path)[0])
     if relative.is_absolute() or ".." in relative.parts:
-        raise DataError(f"path '{path}' leaves the data root")
+        raise DataError("the path leaves the data root")
     if isinstance(roots, Path):
         return roots / relative
     part, *rest = relative.parts
     if part not in roots:
-        raise DataError(f"path '{path}' names no part of the mixture; known: {', '.join(roots)}")
+        raise DataError(f"the path names no part of the mixture; known: {', '.join(roots)}")
     return roots[part].joinpath(*rest)
 
 
@@ -171,8 +171,8 @@ def _from_bmp(data: bytes) -> bytes:
 def _from_hdf5(path: Path, name: str) -> bytes:
     try:
         value = _hdf5(path)[name][()]
-    except (KeyError, TypeError) as error:
-        raise FileNotFoundError(f"{path}: no picture '{name}' ({error})") from None
+    except (KeyError, TypeError):
+        raise FileNotFoundError(f"{path}: no such picture in it") from None
     return bytes(value) if isinstance(value, bytes) else np.asarray(value).tobytes()
 
 
@@ -181,8 +181,8 @@ def _from_npz(path: Path, inner: str) -> NDArray[np.uint8]:
     pictures = _cached(path, array, lambda: npz_array(path, array))
     try:
         found: NDArray[np.uint8] = pictures[int(number)]
-    except (ValueError, IndexError) as error:
-        raise FileNotFoundError(f"{path}: no picture '{inner}' ({error})") from None
+    except (ValueError, IndexError):
+        raise FileNotFoundError(f"{path}: no such picture in it") from None
     return np.stack([found] * 3, axis=2) if found.ndim == 2 else found
 
 

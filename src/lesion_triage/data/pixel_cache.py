@@ -32,7 +32,7 @@ from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.config import Roots
 from lesion_triage.console import ProgressCallback, echo
 from lesion_triage.data import manifest as manifests
-from lesion_triage.data.records import Record
+from lesion_triage.data.records import Record, place_of
 from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.errors import DataError, ImageError
 
@@ -155,7 +155,7 @@ def _decode(root: Roots, record: Record, spec: PixelSpec) -> NDArray[np.uint8]:
     try:
         return pixels.decode(manifests.read_picture(root, record), spec).pixels
     except ImageError as error:
-        raise DataError(f"{record.path}: {error}") from None
+        raise DataError(f"{place_of(record)}: {error}") from None
 
 
 def _open_complete(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

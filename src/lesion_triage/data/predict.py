@@ -17,7 +17,7 @@ from lesion_triage.bundle.scorer import score_picture
 from lesion_triage.config import Roots
 from lesion_triage.console import ProgressCallback
 from lesion_triage.data.manifest import read_picture
-from lesion_triage.data.records import Record
+from lesion_triage.data.records import Record, place_of
 from lesion_triage.errors import ImageError, PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 
@@ -50,7 +50,7 @@ def predict(
         try:
             picture = decode(read_picture(root, record), spec)
         except ImageError as error:
-            raise PredictionsError(f"{record.path}: {error}") from None
+            raise PredictionsError(f"{place_of(record)}: {error}") from None
         evidence = score_picture(session, limits, picture, advise=False)
         return Prediction(
             image_id=record.image_id,

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -33,6 +35,17 @@ _MISSING_MARKERS = frozenset(
 _GROUP_NAME: TypeAdapter[str] = TypeAdapter(GroupName)
 
 _PLACEHOLDER_PREFIX = "image:"
+
+
+class TableRow(NamedTuple):
+    """Where a dataset's own table describes a picture, by which errors name it."""
+
+    table: Path
+    line: int
+    """In the file, from 1, the header included; of a row of several lines the last."""
+
+    def __str__(self) -> str:
+        return f"{self.table}, line {self.line}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +79,8 @@ class RawRecord:
     attribution: str = ""
     official_split: str = ""
     """``train``, ``validation`` or ``test`` if the dataset itself says so."""
+    row: TableRow | None = field(default=None, compare=False, repr=False)
+    """For errors alone, so it is not written to the manifest; None: read from one, or not from a table."""
 
     @property
     def case_id(self) -> str:
@@ -96,6 +111,24 @@ class Record(RawRecord):
     def unit_id(self) -> str:
         """As for a raw record, but lesions or patients that share a picture form one unit."""
         return self.shared_unit or self.patient_id or self.lesion_id
+
+
+RAW_COLUMNS = tuple(column.name for column in fields(RawRecord) if column.name != "row")
+COLUMNS = tuple(column.name for column in fields(Record) if column.name != "row")
+"""What is known of a photograph, before and after its file was read; the latter are a manifest's columns."""
+
+
+def place_of(record: RawRecord) -> str:
+    """Where to find a photograph, for an error: its ids and its file's name may identify a person.
+
+    Returns:
+        The row of the dataset's own table; of a record from a manifest, digits by which to find it there.
+    """
+    if record.row is not None:
+        return str(record.row)
+    if isinstance(record, Record):
+        return f"the picture whose sha256 in manifest.csv begins with {record.sha256[:12]}"
+    return "a picture of the dataset"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +195,7 @@ def parse_age(cell: str, column: str) -> float | None:
     except ValueError:
         age = math.nan
     if not 0 <= age <= 120:
-        raise DataError(f"{column} '{cell}' is not a number of years from 0 to 120.")
+        raise DataError(f"{column} is not a number of years from 0 to 120.")
     return age
 
 
@@ -170,7 +203,7 @@ def refuse_invalid_group_names(record: RawRecord) -> None:
     """Raise for a word that no platform could send: a group with that name would never occur in service.
 
     Raises:
-        DataError: names the field and the word.
+        DataError: names the field.
     """
     for name in GROUP_FIELDS:
         word = getattr(record, name)
@@ -179,8 +212,8 @@ def refuse_invalid_group_names(record: RawRecord) -> None:
                 _GROUP_NAME.validate_python(word)
         except ValidationError:
             raise DataError(
-                f"{name} is '{word}'; expected a word that a platform can send: at most 60 letters, digits, "
-                "spaces and & / . , + ( ) -, a letter or a digit first; leave it empty where it is unknown."
+                f"{name} is no word that a platform can send: at most 60 letters, digits, spaces and "
+                "& / . , + ( ) -, a letter or a digit first; leave it empty where it is unknown."
             ) from None
 
 

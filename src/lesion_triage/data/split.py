@@ -20,7 +20,7 @@ from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Split
 from lesion_triage.data.grouping import connected_groups, group_keys
 from lesion_triage.data.manifest import Manifest
-from lesion_triage.data.records import Record
+from lesion_triage.data.records import Record, place_of
 from lesion_triage.errors import SplitError
 
 SPLITS = ("train", "validation", "calibration", "test")
@@ -161,9 +161,9 @@ def _official_groups(joined: Sequence[list[Record]]) -> dict[str, list[list[Reco
     for group in joined:
         stated = {record.official_split for record in group}
         if not stated <= set(OFFICIAL):
-            without = min(record.image_id for record in group if record.official_split not in OFFICIAL)
+            without = next(record for record in group if record.official_split not in OFFICIAL)
             raise SplitError(
-                f"image '{without}' states no official split; drop split.official, or take a dataset "
+                f"{place_of(without)}: states no official split; drop split.official, or take a dataset "
                 "that has train and test of its own."
             )
         found.setdefault(max(stated, key=OFFICIAL.index), []).append(group)
@@ -180,26 +180,26 @@ def check_disjoint(manifest: Manifest, splits: Splits) -> None:
     Raises:
         SplitError: names the first violation: what crosses, between which splits, by which pictures; also
             if a picture is not in the manifest, has a label but no split, or has a split but no label.
+            Pictures are named without their ids.
     """
     records = {record.image_id: record for record in manifest.records}
     stray = splits.assignment.keys() - records.keys()
     if stray:
-        raise SplitError(f"image '{min(stray)}' has a split but is not in the manifest; split again.")
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
+        raise SplitError(f"{len(stray)} pictures have a split but are not in the manifest; split again.")
+    seen: dict[tuple[str, str], tuple[str, Record]] = {}
     for image_id, record in records.items():
         assigned = splits.assignment.get(image_id)
         if (assigned is None) != (record.needs_in_person is None):
             fault = "has a label but no split" if assigned is None else "has a split but no label"
-            raise SplitError(f"image '{image_id}' {fault}; split again.")
+            raise SplitError(f"{place_of(record)}: {fault}; split again.")
         if assigned is None:
             continue
         for key in group_keys(record):
-            first, first_image = seen.setdefault(key, (assigned, image_id))
+            first, first_record = seen.setdefault(key, (assigned, record))
             if first != assigned:
-                kind, value = key
                 raise SplitError(
-                    f"{kind} '{value}' is in '{first}' (image '{first_image}') and in '{assigned}' (image "
-                    f"'{image_id}'); the splits leak, split again."
+                    f"one {key[0]} is in '{first}' ({place_of(first_record)}) and in '{assigned}' "
+                    f"({place_of(record)}); the splits leak, split again."
                 )
 
 

@@ -132,9 +132,9 @@ def make_manifest(run: Run, tracker: Tracker) -> None:
         made = manifest.build(run.config.data, data_root(run), tick, run.config.pixels)
     made.write(run.folder)
     for reason, names in made.dropped.items():
-        echo(f"  dropped {len(names)}: {reason}{_first_few_names(names)}")
+        echo(f"  dropped {len(names)}: {reason}")  # no names: what is printed ends in logs
     if made.dropped:
-        echo(f"  all dropped pictures are listed in {run.folder / manifest.HEADER}")
+        echo(f"  the dropped pictures are listed in {run.folder / manifest.HEADER}")
     for remark, names in made.findings.items():
         echo(f"  kept {len(names)}: {remark}")
     photographs, cases, positives = _count(made.records)
@@ -146,11 +146,6 @@ def _count(photographs: Sequence[Record]) -> tuple[int, int, int]:
     """How many photographs, cases and positive cases."""
     cases = {record.case_id: bool(record.needs_in_person) for record in photographs}
     return len(photographs), len(cases), sum(cases.values())
-
-
-def _first_few_names(names: Sequence[str]) -> str:
-    """The first few names, for the console of someone who can fix them."""
-    return f": {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}" if names else ""
 
 
 def log_manifest(run: Run, tracker: Tracker) -> None:

@@ -67,8 +67,8 @@ def test_pad_ufes_20_jpeg_copies_of_the_png_files_are_found(tmp_path: Path) -> N
     [
         (",True\n", ",perhaps\n", "biopsed 'perhaps' is unknown"),
         (",3.0,", ",7.0,", "fitspatrick '7' is unknown"),
-        ("PAT_46,881", "PAT_46,", "no patient_id or no lesion_id"),
-        (",55,", ",old,", "age 'old'"),
+        ("PAT_46,881", "PAT_46,", "patient_id or lesion_id is empty"),
+        (",55,", ",old,", "age is not a number of years"),
     ],
 )
 def test_pad_ufes_20_a_cell_that_cannot_be_read_is_refused(

@@ -46,7 +46,7 @@ def test_a_label_has_few_spellings_and_nothing_means_unknown(
 
 @pytest.mark.parametrize("cell", ["maybe", "2", "0.5", "1.5", "None", "unknown"])
 def test_any_other_label_is_refused(dataset: Dataset, cell: str) -> None:
-    with pytest.raises(DataError, match=f"line 2: needs_in_person is '{cell}'"):
+    with pytest.raises(DataError, match="line 2: needs_in_person cannot be read"):
         folder.read(dataset([{"image": "a.png", "needs_in_person": cell}]), "cases.csv")
 
 
@@ -127,8 +127,8 @@ def test_a_column_that_is_there_already_is_not_what_was_meant(
         ("image,needs_in_person\na.png\n", "line 2: more or fewer cells"),
         ("image,needs_in_person\na.png,1,2\n", "line 2: more or fewer cells"),
         ("image,needs_in_person\n,1\n", "line 2: the image cell is empty"),
-        ("image,needs_in_person,age_approx\na.png,1,inf\n", "line 2: age_approx 'inf'"),
-        ("image,needs_in_person,age_approx\na.png,1,-3\n", "line 2: age_approx '-3'"),
+        ("image,needs_in_person,age_approx\na.png,1,inf\n", "line 2: age_approx is not a number of years"),
+        ("image,needs_in_person,age_approx\na.png,1,-3\n", "line 2: age_approx is not a number of years"),
         ('image,needs_in_person\n"a.png,1\n', "line 2: cannot be read as a UTF-8 table"),
         ('image,needs_in_person\na.png,1\n"b" c.png,1\nd.png,1\n', "line 3: cannot be read as a UTF-8 table"),
     ],
@@ -203,7 +203,7 @@ def test_a_path_outside_the_root_is_refused(tmp_path: Path, path: str) -> None:
 def test_one_file_has_one_spelling(tmp_path: Path) -> None:
     table = "image,needs_in_person\n./x//a.png,1\nx\\a.png,1\n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
-    with pytest.raises(DataError, match=r"line 3: image 'x/a\.png' is already in line 2"):
+    with pytest.raises(DataError, match=r"line 3: has the image of line 2 again"):
         folder.read(tmp_path, "cases.csv")
 
 
@@ -241,7 +241,7 @@ def test_a_name_longer_than_a_disk_takes_is_left_to_be_missing(tmp_path: Path) -
 def test_a_picture_that_stands_twice_is_named_with_both_lines(tmp_path: Path) -> None:
     table = "image,needs_in_person\na.png,1\nb.png,0\na.png,0\n"
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
-    with pytest.raises(DataError, match=r"cases\.csv, line 4: image 'a\.png' is already in line 2"):
+    with pytest.raises(DataError, match=r"cases\.csv, line 4: has the image of line 2 again"):
         folder.read(tmp_path, "cases.csv")
 
 
@@ -254,7 +254,7 @@ def test_a_word_that_no_platform_can_send_is_refused_with_its_line(
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         folder.read(tmp_path, "cases.csv")
-    assert f"cases.csv, line 3: {column} is '{word}'" in str(caught.value)
+    assert f"cases.csv, line 3: {column} is no word that a platform can send" in str(caught.value)
 
 
 FILLERS = ["nan", "NaN", "NA", "n/a", "null", "None", "unk", "unknown", "<NA>", "#N/A"]
@@ -300,7 +300,7 @@ def test_two_spellings_of_one_name_do_not_become_two_people(
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         folder.read(tmp_path, "cases.csv")
-    assert f"line 4: {column} is '{other}' here and '{one}' in line 2" in str(caught.value)
+    assert f"line 4: {column} is probably that of line 2, spelt in another way" in str(caught.value)
 
 
 def test_names_that_differ_are_kept_as_they_are(tmp_path: Path) -> None:
@@ -321,9 +321,7 @@ def test_what_a_spreadsheet_writes_for_any_long_number_joins_no_strangers(
     (tmp_path / "cases.csv").write_text(table, encoding="utf-8")
     with pytest.raises(DataError) as caught:
         folder.read(tmp_path, "cases.csv")
-    sentence = str(caught.value)
-    assert f"line 2: {column} is '" in sentence
-    assert "which a spreadsheet writes in place of a long number" in sentence
+    assert f"line 2: {column} is what a spreadsheet writes in place of a long number" in str(caught.value)
 
 
 @pytest.mark.parametrize("word", ["Nan-1", "0", "none of these", "Naomi"])

@@ -104,9 +104,9 @@ def test_a_picture_stored_twice_that_no_row_names_is_not_reported(
     [
         ("HAM_1,ISIC_1,mell,histo,80,male,scalp,x", r"line 2: 'mell' .* did you mean 'mel'\?"),
         ("HAM_1,ISIC_1,mel,histology,80,male,scalp,x", r"line 2: dx_type .* did you mean 'histo'\?"),
-        ("HAM_1,ISIC_1,mel,histo,old,male,scalp,x", "line 2: age 'old'"),
-        ("HAM_1,ISIC_1,mel,histo,nan,male,scalp,x", "line 2: age 'nan'"),
-        (",ISIC_1,mel,histo,80,male,scalp,x", "line 2: image 'ISIC_1' has no lesion_id"),
+        ("HAM_1,ISIC_1,mel,histo,old,male,scalp,x", "line 2: age is not a number of years"),
+        ("HAM_1,ISIC_1,mel,histo,nan,male,scalp,x", "line 2: age is not a number of years"),
+        (",ISIC_1,mel,histo,80,male,scalp,x", "line 2: lesion_id is empty"),
         ("HAM_1,ISIC_1,mel", "line 2: more or fewer cells"),
     ],
 )

@@ -48,7 +48,7 @@ def read(root: Path) -> Listing:
         image = row["bcn_filename"].rpartition(".")[0] or row["bcn_filename"]
         needs = label_for("bcn20000", row["diagnosis"]).needs_in_person
         if split == "train" and not row["lesion_id"]:
-            raise DataError(f"image '{image}' has no lesion_id.")
+            raise DataError("lesion_id is empty.")
         if image not in folder.pictures:
             collector.missing.append(image)
             return None

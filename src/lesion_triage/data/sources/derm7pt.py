@@ -102,8 +102,6 @@ def _splits(folder: DataFolder) -> dict[int, str]:
             continue
         for number, row in read_rows(folder.tables[name], ("indexes",)):
             if not row["indexes"].isdigit():
-                raise DataError(
-                    f"{folder.tables[name]}, line {number}: '{row['indexes']}' is not a row number."
-                )
+                raise DataError(f"{folder.tables[name]}, line {number}: indexes is not a row number.")
             splits[int(row["indexes"])] = split
     return splits

@@ -25,6 +25,7 @@ from lesion_triage.data.records import (
     GROUP_FIELDS,
     Listing,
     RawRecord,
+    TableRow,
     known_or_empty,
     parse_age,
     placeholder_lesion_id,
@@ -113,13 +114,11 @@ def read(root: Path, table: str) -> Listing:
             empty.append(f"line {number}")
             continue
         try:
-            record = _record(row)
+            record = _record(row, TableRow(path, number))
             refuse_invalid_group_names(record)
             _refuse_second_spelling(row, number, spellings)
             if (first := line_numbers.setdefault(record.image_id, number)) != number:
-                raise DataError(
-                    f"image '{record.image_id}' is already in line {first}; keep one row for each."
-                )
+                raise DataError(f"has the image of line {first} again; keep one row for each.")
         except DataError as error:
             raise DataError(f"{path}, line {number}: {error}") from None
         if record.path.lower().endswith(".bmp"):
@@ -219,6 +218,7 @@ def _check_separator(path: Path, columns: Sequence[str]) -> None:
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     known = (*REQUIRED, *OPTIONAL)
+    refuse_missing_header(path, columns, known)
     for name in columns:
         if name not in known:
             absent = [one for one in known if one not in columns]
@@ -237,6 +237,19 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
             raise DataError(f"{path}: expected the columns {' and '.join(REQUIRED)}, found no '{name}'.")
 
 
+def refuse_missing_header(path: Path, columns: Sequence[str], known: Sequence[str]) -> None:
+    """Raise if the first line is not a header: it is then a row, and no error may repeat its cells.
+
+    Raises:
+        DataError: there is a first line, and it has not one known name or common name of a column.
+    """
+    words = {name.strip().lower() for name in columns}
+    if words and words.isdisjoint(known) and words.isdisjoint(COLUMN_ALIASES):
+        raise DataError(
+            f"{path}, line 1: expected a header, found no known column; known: {', '.join(known)}."
+        )
+
+
 def closest_column(name: str, columns: Sequence[str]) -> str:
     """The column that a misspelt one was meant for; empty: none is similar.
 
@@ -247,20 +260,18 @@ def closest_column(name: str, columns: Sequence[str]) -> str:
     return next((one for one in near if one not in QUESTIONS or one in alike), "")
 
 
-def _record(row: Mapping[str, str]) -> RawRecord:
+def _record(row: Mapping[str, str], table_row: TableRow) -> RawRecord:
     image = _safe_relative_path(row["image"])
     needs = row["needs_in_person"].lower()
     if needs not in _BOOLEANS:
-        raise DataError(
-            f"needs_in_person is '{row['needs_in_person']}'; expected true, yes, 1, false, no, 0 or nothing."
-        )
+        raise DataError("needs_in_person cannot be read; expected true, yes, 1, false, no, 0 or nothing.")
     for name in ID_COLUMNS:
         cell = row.get(name, "")
         refuse_missing_marker(name, cell)
         if _ALTERED_BY_SPREADSHEET.fullmatch(cell):
             raise DataError(
-                f"{name} is '{cell}', which a spreadsheet writes in place of a long number or an error, so "
-                "strangers could share it; export the column as text, or use another name."
+                f"{name} is what a spreadsheet writes in place of a long number or an error, so strangers "
+                "could share it; export the column as text, or use another name."
             )
     return RawRecord(
         image_id=image,
@@ -272,6 +283,7 @@ def _record(row: Mapping[str, str]) -> RawRecord:
         source=row.get("source") or "folder",
         age_approx=parse_age(row.get("age_approx", ""), "age_approx"),
         history=history_json(row, QUESTIONS),
+        row=table_row,
         **{name: _cell_text(row, name) for name in TEXT_COLUMNS},
     )
 
@@ -292,8 +304,8 @@ def _refuse_second_spelling(
         first, line = spellings.setdefault((column, _normal_form(name)), (name, number))
         if first != name:
             raise DataError(
-                f"{column} is '{name}' here and '{first}' in line {line}, which are probably one; spell it "
-                "in one way, or use names that differ in more than case, blanks, leading zeros and '.0'."
+                f"{column} is probably that of line {line}, spelt in another way; spell it in one way, or "
+                "use names that differ in more than case, blanks, leading zeros and '.0'."
             )
 
 
@@ -325,19 +337,19 @@ def history_json(row: Mapping[str, str], names: Sequence[str]) -> str:
             try:
                 answers[name] = parse_decimal(cell)
             except ValueError as error:
-                raise DataError(f"{name} is '{cell}': {error}.") from None
+                raise DataError(f"{name}: {error}.") from None
         elif name not in YES_NO_FIELDS:
             answers[name] = cell or None
         elif cell.lower() in _BOOLEANS:
             answers[name] = _BOOLEANS[cell.lower()]
         else:
-            raise DataError(f"{name} is '{cell}'; expected true, yes, 1, false, no, 0 or nothing.")
+            raise DataError(f"{name} cannot be read; expected true, yes, 1, false, no, 0 or nothing.")
     try:
         return history_to_text(History.model_validate(answers))
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0])
-        raise DataError(f"{name} is '{row[name]}': {problem['msg']}.") from None
+        raise DataError(f"{name}: {problem['msg']}.") from None
 
 
 def _safe_relative_path(image: str) -> str:
@@ -346,7 +358,7 @@ def _safe_relative_path(image: str) -> str:
         raise DataError("the image cell is empty; expected a path relative to the data root.")
     path = PurePosixPath(image.replace("\\", "/"))
     if path.is_absolute() or PureWindowsPath(image).anchor or ".." in path.parts or "\0" in image:
-        raise DataError(f"image '{image}' leaves the data root; expected a path below it.")
+        raise DataError("the path in image leaves the data root; expected one below it.")
     return path.as_posix()
 
 

@@ -68,7 +68,7 @@ def _metadata(root: Path) -> Path:
 
 def _record(row: Row, path: str) -> RawRecord:
     if not row["lesion_id"]:
-        raise DataError(f"image '{row['image_id']}' has no lesion_id.")
+        raise DataError("lesion_id is empty.")
     return RawRecord(
         image_id=row["image_id"],
         path=path,

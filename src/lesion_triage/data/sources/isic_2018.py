@@ -83,7 +83,7 @@ def _record(
         return None
     group = groups.get(image)
     if split == "train" and (group is None or not group["lesion_id"]):
-        raise DataError(f"image '{image}' has no lesion_id in {GROUPINGS}.")
+        raise DataError(f"its image has no lesion_id in {GROUPINGS}.")
     return RawRecord(
         image_id=image,
         path=folder.pictures[image],

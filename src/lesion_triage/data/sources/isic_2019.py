@@ -76,7 +76,7 @@ def _record(
     image = row["image"]
     code = one_hot_class(row, CLASSES)
     if image not in facts:
-        raise DataError(f"image '{image}' has no row in {PARTS[split]}_Metadata.csv.")
+        raise DataError(f"its image has no row in {PARTS[split]}_Metadata.csv.")
     if image not in folder.pictures:
         collector.missing.append(image.removesuffix(DOWNSAMPLED))
         return None

@@ -67,7 +67,7 @@ def read(root: Path) -> Listing:
         image, lesion = row["isic_id"], row["lesion_id"]
         seen.add(lesion)
         if lesion not in codes:
-            raise DataError(f"lesion '{lesion}' has no row in {TRUTH}.")
+            raise DataError(f"its lesion_id has no row in {TRUTH}.")
         if image not in folder.pictures:
             collector.missing.append(image)
             return None
@@ -97,10 +97,11 @@ def read(root: Path) -> Listing:
 def _codes(table: Path) -> dict[str, str]:
     """Class of each lesion."""
     codes: dict[str, str] = {}
+    lines: dict[str, int] = {}
     for number, row in read_rows(table, ("lesion_id", *CLASSES)):
         try:
-            if row["lesion_id"] in codes:
-                raise DataError(f"lesion_id '{row['lesion_id']}' stands twice; keep one row.")
+            if (first := lines.setdefault(row["lesion_id"], number)) != number:
+                raise DataError(f"lesion_id is that of line {first}; keep one row.")
             codes[row["lesion_id"]] = one_hot_class(row, CLASSES)
         except DataError as error:
             raise DataError(f"{table}, line {number}: {error}") from None

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from lesion_triage.config import Part
 from lesion_triage.data import consistency
 from lesion_triage.data.labels import LABELS
-from lesion_triage.data.records import HISTOPATHOLOGY, Listing, RawRecord, has_placeholder_lesion
+from lesion_triage.data.records import (
+    HISTOPATHOLOGY,
+    RAW_COLUMNS,
+    Listing,
+    RawRecord,
+    has_placeholder_lesion,
+)
 
 ISIC_ARCHIVE_SOURCES = frozenset(
     {"ham10000", "isic_2018", "isic_2019", "isic_2020", "isic_2024", "bcn20000", "milk10k"}
@@ -130,7 +136,7 @@ def _merge_copies(copies: Sequence[RawRecord]) -> RawRecord:
 
 
 def _information_rank(record: RawRecord) -> tuple[bool, bool, bool, bool, int]:
-    cells = sum(getattr(record, column.name) not in ("", None) for column in fields(RawRecord))
+    cells = sum(getattr(record, name) not in ("", None) for name in RAW_COLUMNS)
     return (
         record.needs_in_person is not None,
         record.diagnosis_confirm_type == HISTOPATHOLOGY,

@@ -81,7 +81,7 @@ def read(root: Path) -> Listing:
         image = row["img_id"].removesuffix(".png")
         needs = label_for("pad_ufes_20", row["diagnostic"]).needs_in_person
         if not row["patient_id"] or not row["lesion_id"]:
-            raise DataError(f"image '{image}' has no patient_id or no lesion_id.")
+            raise DataError("patient_id or lesion_id is empty.")
         if image not in folder.pictures:
             collector.missing.append(image)
             return None
@@ -120,4 +120,4 @@ def _history(row: Row) -> str:
         answers["diameter_mm"] = max(map(float, sizes), default=None)
         return history_to_text(History.model_validate(answers))
     except ValueError:
-        raise DataError(f"{' and '.join(_DIAMETERS)} '{', '.join(sizes)}' are not numbers of mm.") from None
+        raise DataError(f"{' and '.join(_DIAMETERS)} are not numbers of mm.") from None

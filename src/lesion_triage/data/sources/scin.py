@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from lesion_triage.data.labels import label_for
-from lesion_triage.data.records import Listing, RawRecord
+from lesion_triage.data.records import Listing, RawRecord, TableRow
 from lesion_triage.data.sources.tables import (
     JPEG,
     RecordCollector,
@@ -66,20 +66,25 @@ def read(root: Path) -> Listing:
     ):
         try:
             if row["case_id"] not in labels:
-                raise DataError(f"case '{row['case_id']}' has no row in {LABELS}.")
+                raise DataError(f"its case_id has no row in {LABELS}.")
             condition = _top_condition(labels[row["case_id"]]["weighted_skin_condition_label"])
             for column in IMAGES:
                 if row[column]:
-                    _add_picture(row, row[column], condition, folder.pictures, collector)
+                    _add_picture(row, column, condition, folder.pictures, collector, TableRow(cases, number))
         except DataError as error:
             raise DataError(f"{cases}, line {number}: {error}") from None
     return collector.to_listing(f"{ATTRIBUTION}; {LICENSE}")
 
 
 def _add_picture(
-    row: Row, stated: str, condition: str, found: Mapping[str, str], collector: RecordCollector
+    row: Row,
+    column: str,
+    condition: str,
+    found: Mapping[str, str],
+    collector: RecordCollector,
+    table_row: TableRow,
 ) -> None:
-    image = PurePosixPath(stated).stem
+    image = PurePosixPath(row[column]).stem
     if image not in found:
         collector.missing.append(image)
         return
@@ -97,6 +102,7 @@ def _add_picture(
             fitzpatrick_skin_type=map_term(row["fitzpatrick_skin_type"], SKIN_TYPES, "fitzpatrick_skin_type"),
             copyright_license=LICENSE,
             attribution=ATTRIBUTION,
+            row=table_row,
         )
     )
 
@@ -109,7 +115,5 @@ def _top_condition(cell: str) -> str:
         weights = ast.literal_eval(cell)
         ranked = sorted(weights.items(), key=lambda pair: -float(pair[1]))
     except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
-        raise DataError(
-            f"weighted_skin_condition_label '{cell[:80]}' cannot be read as condition: weight."
-        ) from None
+        raise DataError("weighted_skin_condition_label cannot be read as condition: weight.") from None
     return str(ranked[0][0]) if ranked else ""

@@ -9,12 +9,13 @@ import csv
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from lesion_triage.data.records import (
     Listing,
     RawRecord,
+    TableRow,
     placeholder_lesion_id,
     refuse_invalid_group_names,
     refuse_missing_marker,
@@ -150,7 +151,7 @@ class RecordCollector:
             except DataError as error:
                 raise DataError(f"{table}, line {number}: {error}") from None
             if record is not None:
-                self.records.append(record)
+                self.records.append(replace(record, row=TableRow(table, number)))
 
     def add_finding(self, remark: str, name: str) -> None:
         """Note a remark on a record that is kept."""
@@ -193,8 +194,7 @@ def one_hot_class(row: Row, classes: Sequence[str]) -> str:
     except ValueError:
         chosen, others = [], list(classes)
     if len(chosen) != 1 or others:
-        cells = ", ".join(f"{name}={row[name]}" for name in classes)
-        raise DataError(f"expected exactly one class at 1 and the others at 0, found {cells}.")
+        raise DataError(f"expected exactly one class at 1 and the others at 0, in {', '.join(classes)}.")
     return chosen[0]
 
 
@@ -218,8 +218,9 @@ def index_rows(table: Path, key: str, columns: Sequence[str], optional: Sequence
         DataError: as ``read_rows``, or a duplicate key.
     """
     found: dict[str, Row] = {}
+    lines: dict[str, int] = {}
     for number, row in read_rows(table, (key, *columns), optional):
-        if row[key] in found:
-            raise DataError(f"{table}, line {number}: {key} '{row[key]}' appears twice; keep one row.")
+        if (first := lines.setdefault(row[key], number)) != number:
+            raise DataError(f"{table}, line {number}: {key} is that of line {first}; keep one row.")
         found[row[key]] = row
     return found
