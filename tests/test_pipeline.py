@@ -337,6 +337,18 @@ def own_pictures(root: Path, count: int, positive, without=()) -> list[str]:
     return ["data={source: folder}", f"data.root={root}"]
 
 
+@pytest.mark.parametrize("key", ["model.weights", "ensemble.backbones"])
+@pytest.mark.parametrize(
+    ("weights", "said"), [(".", "is a folder; expected one safetensors file"), ("none.st", "no such weights")]
+)
+def test_weights_that_are_no_file_are_refused_before_the_data_are_read(load, tmp_path, key, weights, said):
+    path = tmp_path / weights
+    value = f"[{{backbone: test_vit, weights: {path}}}]" if key.startswith("ensemble") else path
+    with pytest.raises(RunError, match=said):
+        pipeline.run_verb("run", load(f"{key}={value}"), tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_table_of_one_class_is_refused_at_the_split(load, tmp_path):
     overrides = own_pictures(tmp_path / "pictures", 40, lambda number: True)
     with pytest.raises(SplitError, match="'validation' has no case without need of an in-person visit"):

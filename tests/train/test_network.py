@@ -116,6 +116,11 @@ def test_a_local_file_fills_the_backbone_and_its_classifier_is_set_aside(tmp_pat
         assert torch.equal(filled.state_dict()[name], value), name
 
 
+def test_a_folder_in_place_of_a_file_of_weights_is_called_one(tmp_path):
+    with pytest.raises(TrainingError, match="is a folder; expected one safetensors file"):
+        create_backbone("test_efficientnet", str(tmp_path), 64)
+
+
 def test_the_file_of_another_backbone_is_refused(tmp_path):
     save_file(create_backbone("test_resnet", "none", 64).state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(TrainingError, match="does not fit the backbone"):

@@ -49,8 +49,10 @@ def run_verb(
         RunError: a stage before the one asked for has not been done.
         LesionTriageError: whatever a stage raises; its incomplete outputs are removed, earlier stages stay.
     """
-    run = open_run(config, root, fresh)
     asked = VERBS["split"] if tables_only else VERBS[verb]
+    if "train" in asked:
+        training.require_weights(config)
+    run = open_run(config, root, fresh)
     with _tracking(run, parent) as tracker:
         for name in _with_prerequisites(asked):
             if name == "train" and name in asked and _must_be_executed(STAGES[name], run, fresh):

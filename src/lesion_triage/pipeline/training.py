@@ -31,13 +31,31 @@ PREDICT_OUTPUTS = (
 )
 
 
+def require_weights(config: Config) -> None:
+    """Raise unless every file of initial weights is there: the data take long to read, so this comes before.
+
+    Raises:
+        RunError: one does not exist, or is a folder.
+    """
+    for one in config.members() or (config,):
+        if one.model.weights not in ("hub", "none"):
+            _require_weights_file(Path(one.model.weights))
+
+
+def _require_weights_file(path: Path) -> None:
+    if path.is_dir():
+        raise RunError(f"{path}: is a folder; expected one safetensors file (model.weights).")
+    if not path.is_file():
+        raise RunError(f"{path}: no such weights file (model.weights).")
+
+
 def train_inputs(run: Run) -> object:
     """Everything that decides the weights: seed, pixels, network, recipe; not where or on what it is trained.
 
     For an ensemble: everything that decides its members, and how they are combined.
 
     Raises:
-        RunError: the file of initial weights does not exist.
+        RunError: as ``require_weights``.
     """
     config = run.config
     if members := config.members():
@@ -45,8 +63,7 @@ def train_inputs(run: Run) -> object:
     weights = config.model.weights
     if weights not in ("hub", "none"):
         path = Path(weights)
-        if not path.is_file():
-            raise RunError(f"{path}: no such weights file (model.weights).")
+        _require_weights_file(path)
         weights = runs.file_sha256(path)
     network = config.model.model_dump(mode="json", exclude={"weights"})
     return config.seed, config.pixels.model_dump(), network, weights, config.train.recipe()

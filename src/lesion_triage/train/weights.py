@@ -104,6 +104,8 @@ def _can_create(name: str, rates: Mapping[str, Any], sized: Mapping[str, Any]) -
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
+    if path.is_dir():
+        raise TrainingError(f"{path}: is a folder; expected one safetensors file.")
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
