@@ -1,7 +1,9 @@
 """Outcomes as files: for `lesion-triage recertify` and `tally`, and for whoever audits the readings.
 
-Imports the store and the bundle's history. The ZIP is streamed, with one case's photographs in memory at a
-time. The tables come last, so that they describe what was actually sent.
+Imports the store and the bundle's history. The ZIP is streamed in groups of cases, so that neither memory nor
+the number of queries grows with each case. No transaction stays open while a group is sent: a browser that
+stalls must not hold a connection, nor keep deleted cases in the database's journal. The tables come last, so
+that they describe what was actually sent.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ _FORMULA = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\\-\uff1d\uff0b\uff0d\uff20])|
 """Where a spreadsheet may see the start of a formula: in a cell, or after another separator than the comma
 that it splits cells at. In some spreadsheets full-width signs start one."""
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+_GROUP_CASES = 200
+_GROUP_BYTES = 16 * 2**20
 
 _README = """\
 Outcomes of a reading queue of lesion-triage
@@ -117,29 +121,44 @@ class _Sink(io.RawIOBase):
         return data
 
 
-def zip_chunks(queue: ReadingQueue, numbers: Sequence[str]) -> Iterator[bytes]:
-    """The ZIP file of these cases, case by case. A case that is deleted meanwhile is left out.
+def zip_chunks(
+    queue: ReadingQueue,
+    sizes: Sequence[tuple[str, int]],
+    group_cases: int = _GROUP_CASES,
+    group_bytes: int = _GROUP_BYTES,
+) -> Iterator[bytes]:
+    """The ZIP file of these cases, group by group. A case that is deleted before its group is left out.
 
     Args:
         queue: has the cases.
-        numbers: of cases that have been read.
+        sizes: number and bytes of the photographs of cases that have been read, in order of arrival.
+        group_cases: most cases of a group.
+        group_bytes: most bytes of a group's photographs, unless one case has more.
     """
     sink, tables = _Sink(), _Tables()
     with zipfile.ZipFile(sink, "w") as archive:
-        for number in numbers:
-            if (case := queue.find_or_none(number)) is None:
-                continue
-            if _needs_in_person(case) is not None and case.history is not None:
-                photographs = queue.photographs(case.number)
-                if len(photographs) < len(case.photographs):
-                    continue
-                for position, (kind, data) in enumerate(zip(case.photographs, photographs, strict=True)):
-                    archive.writestr(_zip_entry(_photograph_path(case, position, kind)), data)
-            tables.add(case)
+        for numbers in _groups(sizes, group_cases, group_bytes):
+            for case, photographs in queue.read_cases_with_photographs(numbers, _is_in_table):
+                for position, data in enumerate(photographs):
+                    path = _photograph_path(case, position, case.photographs[position])
+                    archive.writestr(_zip_entry(path), data)
+                tables.add(case)
             yield sink.take()
         for name, text in tables.files():
             archive.writestr(_zip_entry(name), text)
     yield sink.take()
+
+
+def _groups(sizes: Sequence[tuple[str, int]], group_cases: int, group_bytes: int) -> Iterator[list[str]]:
+    group, held_bytes = list[str](), 0
+    for number, size_bytes in sizes:
+        if group and (len(group) == group_cases or held_bytes + size_bytes > group_bytes):
+            yield group
+            group, held_bytes = [], 0
+        group.append(number)
+        held_bytes += size_bytes
+    if group:
+        yield group
 
 
 def _zip_entry(name: str) -> zipfile.ZipInfo:
@@ -210,6 +229,11 @@ def _case_list(sentence: str, numbers: Sequence[str]) -> str:
 
 def _needs_in_person(case: QueuedCase) -> bool | None:
     return case.outcome.needs_in_person if case.outcome else None
+
+
+def _is_in_table(case: QueuedCase) -> bool:
+    """Whether the case has rows in ``cases.csv``, so that its photographs are sent."""
+    return _needs_in_person(case) is not None and case.history is not None
 
 
 def _photograph_path(case: QueuedCase, position: int, kind: str) -> str:

@@ -222,15 +222,15 @@ async def exported(request: Request) -> Response:
     """Outcomes and their photographs as a ZIP file, in the format that the clinic's commands read."""
     page = page_of(request)
     await page.read_form(request)
-    numbers = await page.run_in_thread(page.queue.read_numbers)
-    await record_event(request, "export", {"cases": len(numbers)})
+    sizes = await page.run_in_thread(page.queue.read_cases_with_sizes)
+    await record_event(request, "export", {"cases": len(sizes)})
     name = f"outcomes-{page.queue.now():%Y-%m-%d}.zip"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingResponse(_zip_stream(page, numbers), headers=headers, media_type="application/zip")
+    return StreamingResponse(_zip_stream(page, sizes), headers=headers, media_type="application/zip")
 
 
-async def _zip_stream(page: Page, numbers: Sequence[str]) -> AsyncIterator[bytes]:
-    steps = export.zip_chunks(page.queue, numbers)
+async def _zip_stream(page: Page, sizes: Sequence[tuple[str, int]]) -> AsyncIterator[bytes]:
+    steps = export.zip_chunks(page.queue, sizes)
     while (piece := await page.run_in_thread(lambda: next(steps, None))) is not None:
         yield piece
 

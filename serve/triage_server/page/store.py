@@ -44,6 +44,11 @@ from triage_server.problems import RequestError
 _NUMBER_ALPHABET = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Letters of case numbers: none that is mistaken for another, and no vowel, so that none spells a word."""
 CASE_NUMBER = re.compile(f"[{_NUMBER_ALPHABET}]{{4}}-[{_NUMBER_ALPHABET}]{{4}}")
+_BEGIN_SNAPSHOT = {
+    "sqlite": "BEGIN",  # sqlite3 begins no transaction for SELECT
+    "postgresql": "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+}
+"""By dialect, the first statement of a transaction whose queries all see the same moment."""
 
 
 class ReadingQueue:
@@ -123,11 +128,47 @@ class ReadingQueue:
         with self._session() as session:
             return lists.known_outcomes(session)
 
-    def read_numbers(self) -> list[str]:
-        """Numbers of all read cases, in order of arrival."""
+    def read_cases_with_sizes(self) -> list[tuple[str, int]]:
+        """All read cases in order of arrival: number, and bytes of the photographs."""
+        size = func.coalesce(func.sum(func.length(PhotographRow.data)), 0)
+        wanted = (
+            select(CaseRow.number, size)
+            .outerjoin(PhotographRow, PhotographRow.case_id == CaseRow.id)
+            .where(lists.is_read())
+            .group_by(CaseRow.id)
+            .order_by(CaseRow.id)
+        )
         with self._session() as session:
-            wanted = select(CaseRow.number).where(lists.is_read()).order_by(CaseRow.id)
-            return list(session.scalars(wanted))
+            return [(number, int(size_bytes)) for number, size_bytes in session.execute(wanted)]
+
+    def read_cases_with_photographs(
+        self, numbers: Sequence[str], has_photographs: Callable[[QueuedCase], bool]
+    ) -> list[tuple[QueuedCase, list[bytes]]]:
+        """Several read cases, all as they are at one moment, by as many queries as one case takes.
+
+        Args:
+            numbers: of some hundreds of cases at most; one that no longer exists is left out.
+            has_photographs: which of them come with their photographs, in the order sent; the others come
+                with none.
+
+        Returns:
+            In order of arrival.
+        """
+        with self._session() as session:
+            session.connection().exec_driver_sql(_BEGIN_SNAPSHOT[self._engine.dialect.name])
+            rows = session.scalars(
+                _select_cases().where(CaseRow.number.in_(numbers), lists.is_read()).order_by(CaseRow.id)
+            )
+            cases = [(_case_from_row(row), row.id) for row in rows]
+            photographs: dict[int, list[bytes]] = {key: [] for case, key in cases if has_photographs(case)}
+            wanted = (
+                select(PhotographRow.case_id, PhotographRow.data)
+                .where(PhotographRow.case_id.in_(photographs))
+                .order_by(PhotographRow.case_id, PhotographRow.position)
+            )
+            for key, data in session.execute(wanted):
+                photographs[key].append(data)
+            return [(case, photographs.get(key, [])) for case, key in cases]
 
     def find_or_none(self, number: str) -> QueuedCase | None:
         """One case; None: no case has this number."""
@@ -161,17 +202,6 @@ class ReadingQueue:
             if row is None:
                 raise RequestError("not_found")
             return row.media_type, row.data
-
-    def photographs(self, number: str) -> list[bytes]:
-        """All photographs of a case, in the order sent; none if the case no longer exists."""
-        wanted = (
-            select(PhotographRow.data)
-            .join(CaseRow, CaseRow.id == PhotographRow.case_id)
-            .where(_has_number(number))
-            .order_by(PhotographRow.position)
-        )
-        with self._session() as session:
-            return list(session.scalars(wanted))
 
     def record_reading(
         self, number: str, actor: Actor, decision: Decision, reason: str, readings_seen: int

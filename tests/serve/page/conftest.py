@@ -22,12 +22,16 @@ from fastapi import FastAPI
 from sqlalchemy import create_engine, text
 
 import tiny_bundle
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.red_flags_file import read_red_flags
+from tiny_bundle import picture_bytes
 from triage_server.app import create_app
 from triage_server.audit_log import AuditLog
 from triage_server.page.context import Page
+from triage_server.page.database import migrate_at, open_database
+from triage_server.page.store import ReadingQueue
 from triage_server.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -167,6 +171,33 @@ def postgresql(cluster: str) -> Iterator[str]:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Of a queue's database, empty."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "queue.sqlite")
+        return
+    address: str = request.getfixturevalue("postgresql")
+    yield address
+
+
+@pytest.fixture
+def queue(database_address: str) -> Iterator[ReadingQueue]:
+    migrate_at(database_address)
+    made = ReadingQueue(open_database(database_address), keep_days=30)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def answers(tiny_bundle: Path) -> tuple[Any, ...]:
+    """Of one case of two photographs, in German and in English."""
+    scorer, history = Scorer.open(tiny_bundle), History(bleeding=True)
+    pictures = [picture_bytes(kind) for kind in ("below", "referred")]
+    judged = scorer.decide_case(pictures, history)
+    return tuple(scorer.answer(judged, history, scorer.languages.catalogue(one)) for one in ("de", "en"))
 
 
 def page_of(app: FastAPI) -> Page:

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +24,6 @@ from sqlalchemy import create_engine, inspect, text
 
 import tiny_bundle
 from lesion_triage.bundle.history import History
-from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
 from triage_server.page.database import POSTGRESQL, Base, _parse_url, migrate_at, open_database
@@ -33,34 +32,8 @@ from triage_server.page.records import Actor
 from triage_server.page.store import ReadingQueue
 from triage_server.problems import RequestError
 
-BACKENDS = ("sqlite", "postgresql")
 PICTURES = [tiny_bundle.picture_bytes(kind) for kind in ("below", "referred")]
 READER = Actor("key:0123456789ab", "Dr A")
-
-
-@pytest.fixture(params=BACKENDS)
-def database_address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """Of a queue's database, empty."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "queue.sqlite")
-        return
-    address: str = request.getfixturevalue("postgresql")
-    yield address
-
-
-@pytest.fixture
-def queue(database_address: str) -> Iterator[ReadingQueue]:
-    migrate_at(database_address)
-    made = ReadingQueue(open_database(database_address), keep_days=30)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def answers(tiny_bundle: Path) -> tuple[Any, ...]:
-    scorer, history = Scorer.open(tiny_bundle), History(bleeding=True)
-    judged = scorer.decide_case(PICTURES, history)
-    return tuple(scorer.answer(judged, history, scorer.languages.catalogue(one)) for one in ("de", "en"))
 
 
 def add(queue: ReadingQueue, answers: Any, **more: Any) -> str:
@@ -230,7 +203,8 @@ def test_lists_come_in_parts_that_hold_every_case_once(queue: ReadingQueue, answ
     assert read[1].first_case == 101
     assert read[1].cases[0].outcome == queue.find(numbers[0]).outcome
     assert queue.known_outcomes()["needs_in_person"] == (1, 101)
-    assert queue.read_numbers() == numbers
+    size_bytes = sum(map(len, PICTURES))
+    assert queue.read_cases_with_sizes() == [(number, size_bytes) for number in numbers]
     assert queue.waiting_cases()[0].cases == []
 
 

@@ -240,9 +240,15 @@ def test_export_comes_piece_by_piece(browser: Any) -> None:
         browser.read_case(case)
         browser.record_outcome(case, "true")
     queue = browser.app.state.page.queue
-    pieces = list(export.zip_chunks(queue, queue.read_numbers()))
-    assert len(pieces) == 3 + 1  # each case, then the tables
-    assert max(len(piece) for piece in pieces[:-1]) < 3 * len(photograph(0, 90))
+    sizes = queue.read_cases_with_sizes()
+    for limit in (
+        {"group_cases": 1},
+        {"group_bytes": 1},
+        {"group_bytes": 2 * min(size for _, size in sizes) - 1},
+    ):
+        pieces = list(export.zip_chunks(queue, sizes, **limit))
+        assert len(pieces) == 3 + 1, limit  # each case, then the tables
+        assert max(len(piece) for piece in pieces[:-1]) < 3 * len(photograph(0, 90))
 
 
 def test_case_that_is_deleted_while_others_are_exported_is_left_out_of_everything(
@@ -254,7 +260,7 @@ def test_case_that_is_deleted_while_others_are_exported_is_left_out_of_everythin
     for case in (kept, erased):
         browser.record_outcome(case, "true")
     queue = browser.app.state.page.queue
-    pieces = export.zip_chunks(queue, queue.read_numbers())
+    pieces = export.zip_chunks(queue, queue.read_cases_with_sizes(), group_cases=1)
     content = next(pieces)
     queue.delete(erased)
     queue.delete(erased_without_outcome)
