@@ -366,6 +366,20 @@ def test_dropped_pictures_are_counted_on_the_console_and_named_in_a_file(load, t
     assert header["dropped"] == {"image_missing": ["00.png", "01.png", "02.png", "03.png"]}
 
 
+def test_calibration_cases_that_partly_had_a_look_before_need_a_reason(run, load, home, tmp_path):
+    moved = tmp_path / "experiments"
+    shutil.copytree(home, moved)
+    path = moved / "ledger.jsonl"
+    line = json.loads(path.read_text().splitlines()[0])
+    shared = {**line, "cases_sha256": "a" * 64, "files_sha256": "b" * 64, "pictures": line["pictures"][:1]}
+    path.write_text(json.dumps(shared) + "\n")
+    other = load("calibrate.target_sensitivity=0.75")
+    with pytest.raises(CalibrationError, match="on these calibration cases, or on some of them, once before"):
+        pipeline.run_verb("calibrate", other, moved / "runs")
+    path.write_text(json.dumps({**shared, "pictures": ["0" * 16]}) + "\n")
+    pipeline.run_verb("calibrate", other, moved / "runs")
+
+
 def test_too_few_positives_leave_no_policy_behind(home, load):
     few = r"^\d+ (patients|lesions) in split 'calibration' need .* takes at least"
     with pytest.raises(CalibrationError, match=few):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from pydantic import ValidationError
 
 from lesion_triage.calibrate import ledger
 from lesion_triage.errors import CalibrationError
@@ -157,13 +158,28 @@ def test_a_line_of_before_files_were_hashed_is_still_read_and_found(tmp_path):
     old = look().as_look()
     path.write_text(json.dumps(old.model_dump(mode="json")) + "\n")
     assert ledger.read(path) == (look(),)
-    assert ledger.looks_at_pictures(ledger.read(path), ONE, TWO) == (old,)
-    assert ledger.looks_at_pictures(ledger.read(path), TWO, ONE) == ()
+    assert ledger.looks_at_pictures(ledger.read(path), ONE, TWO, ["a" * 16]) == (old,)
+    assert ledger.looks_at_pictures(ledger.read(path), TWO, ONE, ["a" * 16]) == ()
 
 
 def test_the_same_files_are_the_same_cases_whatever_the_size_of_their_pixels():
     looks = (look(cases=TWO, files_sha256=ONE), look(cases=TWO, files_sha256=TWO))
-    assert ledger.looks_at_pictures(looks, ONE, ONE) == (looks[0].as_look(),)
+    assert ledger.looks_at_pictures(looks, ONE, ONE, []) == (looks[0].as_look(),)
+
+
+@pytest.mark.parametrize(("kept", "found"), [(3, True), (1, True), (0, False)])
+def test_a_look_at_some_of_the_same_pictures_is_a_further_one(tmp_path, kept, found):
+    path = tmp_path / ledger.LEDGER_FILE_NAME
+    first = [f"{number:016x}" for number in range(3)]
+    second = [*first[:kept], *(f"{number:016x}" for number in range(10, 13 - kept))]
+    ledger.append(path, look(cases=ONE, files_sha256=ONE, pictures=first))
+    looks = ledger.read(path)
+    assert ledger.looks_at_pictures(looks, TWO, TWO, second) == (looks[0].as_look(),) * found
+
+
+def test_a_picture_s_name_is_no_fingerprint(tmp_path):
+    with pytest.raises(ValidationError):
+        look(pictures=["jane-doe.png"])
 
 
 def test_first_look_needs_no_name():
@@ -172,9 +188,12 @@ def test_first_look_needs_no_name():
 
 def test_second_look_must_be_asked_for_by_name():
     looks = (look(), look(cases=TWO), look(model=TWO))
-    earlier = ledger.looks_at_pictures(looks, ONE, ONE)
+    earlier = ledger.looks_at_pictures(looks, ONE, ONE, [])
     assert earlier == (looks[0].as_look(), looks[2].as_look())
-    with pytest.raises(CalibrationError, match=r"chosen on .* cases 2 times before.*calibrate\.second_look"):
+    with pytest.raises(
+        CalibrationError,
+        match=r"chosen on .* cases, or on some of them, 2 times before.*calibrate\.second_look",
+    ):
         ledger.require_second_look_reason(earlier, "")
     ledger.require_second_look_reason(earlier, "another seed")
 

@@ -111,7 +111,8 @@ def test_counts_tell_of_a_threshold_that_another_process_chose_while_they_were_m
     with ledger.locked(ledger_path):
         counting.start()
         counting.join(0.5)  # until it waits for the lock
-        ledger.append(ledger_path, ledger.entry_from_certificate(certificate, "0" * 64, local.files_sha256))
+        seen = local.files_sha256, local.table.fingerprints()
+        ledger.append(ledger_path, ledger.entry_from_certificate(certificate, "0" * 64, *seen))
     counting.join()
     assert [each.looked_before for each in made] == [(certificate.confidence,)]
     assert [look.counted for look in ledger.read(ledger_path)] == [False, True]

@@ -385,6 +385,21 @@ def test_the_last_look_is_the_one_that_was_written_down_last(clinic, bundle, tmp
     assert dates[1:] == ["2026-01", "2026-03"]
 
 
+def test_a_look_of_another_model_at_some_of_the_pictures_is_an_earlier_one(clinic, bundle, tmp_path, capsys):
+    made = list(spread(62))
+    cases = clinic(made)
+    assert recertify(bundle, cases, tmp_path / "one") == 0
+    ledger_path = cases.with_name(ledger.LEDGER_FILE_NAME)
+    another = {"model_sha256": "a" * 64, "cases_sha256": "b" * 64, "files_sha256": "c" * 64}
+    pictures = json.loads(ledger_path.read_text())["pictures"]
+    assert len(pictures) == 2 * len(made)  # files and pixels
+    other_looks(ledger_path, {**another, "pictures": pictures[:1]})
+    assert recertify(bundle, cases, tmp_path / "two") == 2
+    assert "1 threshold(s) have been chosen" in capsys.readouterr().err
+    other_looks(ledger_path, {**another, "pictures": ["0" * 16]})
+    assert recertify(bundle, cases, tmp_path / "two") == 0
+
+
 def test_the_look_of_the_bundles_own_certificate_stands_where_the_ledger_has_it(
     clinic, bundle, tmp_path, capsys
 ):

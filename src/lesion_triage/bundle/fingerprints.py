@@ -1,6 +1,6 @@
 """Which pictures a bundle has already used, so that none of them is used again to certify it.
 
-Imports numpy, the document and the exception tree. A fingerprint is the first 16 digits of a SHA-256: of the
+Imports numpy, pydantic and the exception tree. A fingerprint is the first 16 digits of a SHA-256: of the
 file, and of the prepared pixels, which stay the same when a platform strips a photograph's metadata. It
 tells those who have the picture that it was used, and tells others nothing.
 """
@@ -12,13 +12,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import StringConstraints
 
 from lesion_triage.errors import BundleError
 
 FINGERPRINT_DIGITS = 16
+Fingerprint = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{FINGERPRINT_DIGITS}}}$")]
 _LINES = re.compile(rf"(?:[0-9a-f]{{{FINGERPRINT_DIGITS}}}\n)*")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lesion_triage import locks
 from lesion_triage.bundle.certificate import Certificate, Look
 from lesion_triage.bundle.document import Sha256
 from lesion_triage.bundle.files import append_line
+from lesion_triage.bundle.fingerprints import Fingerprint
 from lesion_triage.errors import CalibrationError
 
 LEDGER_FILE_NAME = "ledger.jsonl"
@@ -34,6 +35,9 @@ class Entry(Look):
     files_sha256: Sha256 | None = None
     """Of the pictures' files. ``cases_sha256`` is of their pixels, which change with the input size. None in
     lines of earlier versions."""
+    pictures: tuple[Fingerprint, ...] | None = None
+    """Fingerprints of each picture's file and of its prepared pixels, sorted: by them a look at some of these
+    cases is recognised. They name a picture only to those who have it. None in lines of earlier versions."""
     counted: bool = False
     """True for a tally: no threshold was chosen here, but counts were passed on to choose one elsewhere.
     ``threshold`` is then the one in use."""
@@ -156,9 +160,22 @@ def look_from_certificate(certificate: Certificate, settings_sha256: str) -> Loo
     )
 
 
-def entry_from_certificate(certificate: Certificate, settings_sha256: str, files_sha256: str) -> Entry:
-    """The line that a certificate leaves in the ledger."""
-    return Entry(**dict(look_from_certificate(certificate, settings_sha256)), files_sha256=files_sha256)
+def entry_from_certificate(
+    certificate: Certificate, settings_sha256: str, files_sha256: str, fingerprints: Collection[str]
+) -> Entry:
+    """The line that a certificate leaves in the ledger.
+
+    Args:
+        certificate: whose threshold was chosen.
+        settings_sha256: of everything else that decided the result.
+        files_sha256: of the set of files.
+        fingerprints: of each picture's file and pixels.
+    """
+    return Entry(
+        **dict(look_from_certificate(certificate, settings_sha256)),
+        files_sha256=files_sha256,
+        pictures=tuple(sorted(set(fingerprints))),
+    )
 
 
 def find_repeated_look(
@@ -170,22 +187,31 @@ def find_repeated_look(
 
 
 def looks_at_pictures(
-    looks: Sequence[Entry], cases_sha256: str, files_sha256: str, model_sha256: str | None = None
+    looks: Sequence[Entry],
+    cases_sha256: str,
+    files_sha256: str,
+    fingerprints: Collection[str],
+    model_sha256: str | None = None,
 ) -> tuple[Look, ...]:
-    """The looks at exactly these pictures, in order: the same pixels, or the same files at any input size.
+    """The looks at any of these pictures, in order: the same pixels, or the same file at any input size.
+
+    A look whose line has no pictures, as earlier versions wrote it, counts if it was at exactly these.
 
     Args:
         looks: of a ledger.
-        cases_sha256: of the pictures' pixels.
-        files_sha256: of their files.
+        cases_sha256: of the set of the pictures' pixels.
+        files_sha256: of the set of their files.
+        fingerprints: of each picture's file and pixels.
         model_sha256: include looks with this model too, whatever the pictures. None: only looks at these.
     """
+    ours = frozenset(fingerprints)
     return tuple(
         look.as_look()
         for look in looks
         if look.cases_sha256 == cases_sha256
         or look.files_sha256 == files_sha256
         or look.model_sha256 == model_sha256
+        or not ours.isdisjoint(look.pictures or ())
     )
 
 
@@ -203,7 +229,7 @@ def require_second_look_reason(earlier: Sequence[Look], second_look: str) -> Non
         last = earlier[-1]
         times = "once" if len(earlier) == 1 else f"{len(earlier)} times"
         raise CalibrationError(
-            f"a threshold was chosen on these calibration cases {times} before, last on {last.looked_at}. "
-            "Choosing again on the same cases spends confidence: give the reason with "
+            f"a threshold was chosen on these calibration cases, or on some of them, {times} before, last on "
+            f"{last.looked_at}. Choosing again on the same cases spends confidence: give the reason with "
             "--set calibrate.second_look='...'; it is recorded in the certificate."
         )

@@ -49,7 +49,7 @@ class CaseProvenance:
     purpose: str = "first look"
     ledger: tuple[Look, ...] = ()
     looks_at_these_cases: tuple[Look, ...] = ()
-    """Those of the ledger's looks that used exactly these cases."""
+    """Those of the ledger's looks that used these cases or some of them."""
     unnamed_lesions: int = 0
     """If patients are counted: lesions of the table that name no patient; each counts as one."""
     unnamed_photographs: int = 0

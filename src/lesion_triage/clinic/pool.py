@@ -158,7 +158,9 @@ def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> T
         misses=pooling.count_misses(scores),
         looked_before=tuple(
             look.confidence
-            for look in ledger.looks_at_pictures(chosen, local.sha256, local.files_sha256, model)
+            for look in ledger.looks_at_pictures(
+                chosen, local.sha256, local.files_sha256, local.table.fingerprints(), model
+            )
         ),
     )
 
@@ -201,6 +203,7 @@ def _entry(made: Tally, local: LocalCases) -> ledger.Entry:
         model_sha256=made.model_sha256,
         settings_sha256=sha256_of(canonical_json(counts).encode()),
         files_sha256=local.files_sha256,
+        pictures=tuple(sorted(local.table.fingerprints())),
         counted=True,
     )
 

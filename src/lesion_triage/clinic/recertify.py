@@ -196,7 +196,10 @@ def recertify(
         )
         if repeated is None:
             ledger.append(
-                ledger_path, ledger.entry_from_certificate(certificate, settings, local.files_sha256)
+                ledger_path,
+                ledger.entry_from_certificate(
+                    certificate, settings, local.files_sha256, local.table.fingerprints()
+                ),
             )
     return seal_again(bundle, out, policy, certificate, local), earlier
 
@@ -288,13 +291,19 @@ def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
 
 
 def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:
-    """Earlier looks at these cases, or with this model at any earlier state of the site's table.
+    """Earlier looks at any of these cases, or with this model at any earlier state of the site's table.
 
     The looks of the bundle's own ledger are included if its threshold was chosen on some of these cases.
     """
     certificate = local.bundle.certificate
     at_site = _distinct(
-        ledger.looks_at_pictures(looks, local.sha256, local.files_sha256, certificate.model_sha256)
+        ledger.looks_at_pictures(
+            looks,
+            local.sha256,
+            local.files_sha256,
+            local.table.fingerprints(),
+            certificate.model_sha256,
+        )
     )
     inherited = (*certificate.ledger, ledger.look_from_certificate(certificate, certificate.policy_sha256))
     return _distinct((*inherited, *at_site)) if local.seen_before else at_site

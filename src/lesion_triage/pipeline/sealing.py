@@ -52,19 +52,18 @@ def warn_of_second_look(run: Run) -> None:
     from lesion_triage.calibrate import ledger
     from lesion_triage.calibrate.cases import files_sha256
 
-    files = files_sha256(
-        fingerprints.file_fingerprint(record.sha256) for record in records(run, "calibration")
-    )
+    files = [fingerprints.file_fingerprint(record.sha256) for record in records(run, "calibration")]
     try:
-        earlier = [look for look in ledger.read(ledger_of(run)) if look.files_sha256 == files]
+        # Their pixels are not prepared yet.
+        earlier = ledger.looks_at_pictures(ledger.read(ledger_of(run)), "", files_sha256(files), files)
     except CalibrationError as error:  # `calibrate` will refuse
         echo(f"  {error}")
         return
     if earlier and not run.config.calibrate.second_look:
         echo(
-            "  These calibration photographs were used to choose a threshold before, last on "
-            f"{earlier[-1].looked_at}. After training, `calibrate` will require a reason to use them again: "
-            "--set calibrate.second_look='...' gives it now (docs/certificate.md)."
+            "  These calibration photographs, or some of them, were used to choose a threshold before, last "
+            f"on {earlier[-1].looked_at}. After training, `calibrate` will require a reason to use them "
+            "again: --set calibrate.second_look='...' gives it now (docs/certificate.md)."
         )
 
 
@@ -94,7 +93,7 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     with ledger.locked(ledger_path) as looks:
         repeated = ledger.find_repeated_look(looks, cases, calibration.model_sha256, settings)
         before = looks if repeated is None else looks[: looks.index(repeated)]
-        earlier = ledger.looks_at_pictures(before, cases, files)
+        earlier = ledger.looks_at_pictures(before, cases, files, calibration.fingerprints())
         if repeated is None:
             ledger.require_second_look_reason(earlier, config.second_look)
         origin = CaseProvenance(
@@ -109,7 +108,8 @@ def calibrate(run: Run, tracker: Tracker) -> None:
         )
         policy, certificate = certify(validation, calibration, config, origin)
         if repeated is None:
-            ledger.append(ledger_path, ledger.entry_from_certificate(certificate, settings, files))
+            seen = calibration.fingerprints()
+            ledger.append(ledger_path, ledger.entry_from_certificate(certificate, settings, files, seen))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
     _report_certificate(certificate, tracker)
