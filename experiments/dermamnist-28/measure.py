@@ -101,7 +101,7 @@ def score(folder: Path, data_root: Path | None, split: str, views: int) -> Score
 
     Only pictures of the dataset's own part count: a copy that our split moved there is left out.
     """
-    run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root), folder)
+    run = Run(config_file.load(folder / FROZEN_CONFIG, (), data_root, frozen=True), folder)
     network = load_checkpoint(folder)
     if not isinstance(network, TriageNetwork):
         raise SystemExit(f"{folder}: expected one network, found an ensemble, which has no second head.")

@@ -37,7 +37,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     run = Run(
-        config_file.load(arguments.members[0] / "config.yaml", (), arguments.data_root), arguments.members[0]
+        config_file.load(arguments.members[0] / "config.yaml", (), arguments.data_root, frozen=True),
+        arguments.members[0],
     )
     records = pipeline.records(run, "validation")
     pictures = pixel_cache.load_pixels(records, pipeline.data_root(run), run.config.pixels, run.cache)

@@ -61,7 +61,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here")
     arguments = parser.parse_args()
 
-    run = Run(config_file.load(arguments.run / "config.yaml", (), arguments.data_root), arguments.run)
+    run = Run(
+        config_file.load(arguments.run / "config.yaml", (), arguments.data_root, frozen=True), arguments.run
+    )
     size_px, views = run.config.pixels.size_px, arguments.views or run.config.export.views
     root, records = pipeline.data_root(run), pipeline.records(run, "validation")
     validation = pixel_cache.load_pixels(records, root, run.config.pixels, run.cache)

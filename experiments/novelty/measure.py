@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results.json"))
     arguments = parser.parse_args()
 
-    settings = config_file.load(arguments.run / "config.yaml", (), arguments.data_root)
+    settings = config_file.load(arguments.run / "config.yaml", (), arguments.data_root, frozen=True)
     dataset_manifest, digest = manifest.read(arguments.run)
     splits, _ = split.read(arguments.run, digest)
     by_id = {record.image_id: record for record in dataset_manifest.records}
