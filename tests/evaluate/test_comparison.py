@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 import tiny_bundle as tiny
+from lesion_triage.errors import ReportError
 from lesion_triage.evaluate.comparison import pair_cases
 from lesion_triage.predictions import Predictions
 from made_predictions import row
@@ -42,6 +43,34 @@ def test_a_file_of_two_lesions_is_paired_lesion_by_lesion(bundle):
     both = pair_cases(table(bundle, *rows), table(bundle, *rows))
     assert names_of(both.first) == names_of(both.second) == ["a", "b", "c", "a-again"]
     assert (both.only_first, both.only_second) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("ppqq", "pqrs"), ("pqrs", "ppqq"), ("ppqq", "pqpq"), ("abcd", "abcc")]
+)
+def test_tables_that_disagree_on_the_units_are_refused_with_the_line(bundle, ours, theirs):
+    rows = rows_of("a", "b", "c", "d")
+    first, second = (
+        [replace(one, unit_id=f"jane-doe-{unit}") for one, unit in zip(rows, units, strict=True)]
+        for units in (ours, theirs)
+    )
+    line = 2 + next(n for n in range(1, 4) if partition(ours[: n + 1]) != partition(theirs[: n + 1]))
+    with pytest.raises(
+        ReportError, match=rf"line {line} of .* joins or parts what line {line} of "
+    ) as caught:
+        pair_cases(table(bundle, *first), table(bundle, *second))
+    assert "jane" not in str(caught.value)
+
+
+def partition(units: str) -> list[int]:
+    """For each case, the first of its unit."""
+    return [units.index(unit) for unit in units]
+
+
+def test_units_may_have_other_names_in_the_other_table(bundle):
+    rows = rows_of("a", "b", "c", "d")
+    renamed = [replace(one, unit_id=f"part:{one.unit_id}") for one in rows]
+    assert names_of(pair_cases(table(bundle, *rows), table(bundle, *renamed)).second) == ["a", "b", "c", "d"]
 
 
 def test_of_two_lesions_with_one_file_one_alone_finds_the_lesion_that_the_other_run_has(bundle):

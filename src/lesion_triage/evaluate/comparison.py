@@ -117,7 +117,8 @@ def pair_cases(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predicti
 
     Raises:
         PredictionsError: a table does not belong to its bundle.
-        ReportError: the shared cases lack a class, or there are none.
+        ReportError: the shared cases lack a class, or there are none; or the tables disagree on which of them
+            belong to one patient or lesion.
     """
     first_cases, second_cases = DecidedCases.from_predictions(*first), DecidedCases.from_predictions(*second)
     first_keys, second_keys = (
@@ -145,6 +146,9 @@ def pair_cases(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predicti
             f"{int(positive.sum())} of them positive; a comparison needs both classes. Cases match if all "
             "their photographs are the same files: compare runs on one dataset with one split.seed."
         )
+    _require_same_units(
+        first, second, [(first_cases.cases[i], second_cases.cases[j]) for i, j in index_pairs]
+    )
     return PairedCases(
         first=_select_cases(first_cases, [first_index for first_index, _ in index_pairs]),
         second=_select_cases(second_cases, [second_index for _, second_index in index_pairs]),
@@ -152,6 +156,31 @@ def pair_cases(first: tuple[Bundle, Predictions], second: tuple[Bundle, Predicti
         only_second=len(second_cases.cases) - in_both,
         labels_differ=in_both - len(index_pairs),
     )
+
+
+def _require_same_units(
+    first: tuple[Bundle, Predictions], second: tuple[Bundle, Predictions], pairs: Sequence[tuple[Case, Case]]
+) -> None:
+    """Raise unless both tables join the same cases into units: the intervals draw units, of one table alone.
+
+    How a unit is named may differ: a mixture prefixes the ids of its parts.
+    """
+    second_of: dict[str, str] = {}
+    first_of: dict[str, str] = {}
+    for one, other in pairs:
+        same = second_of.setdefault(one.unit_id, other.unit_id) == other.unit_id
+        if not same or first_of.setdefault(other.unit_id, one.unit_id) != one.unit_id:
+            # By line, not by id, which may be that of a person.
+            lines = [
+                f"line {2 + next(at for at, row in enumerate(table.rows) if row.case_id == case.case_id)} of "
+                f"{bundle.header.name}"
+                for (bundle, table), case in ((first, one), (second, other))
+            ]
+            raise ReportError(
+                f"the predictions of split '{second[1].split}' disagree on which cases are of one unit_id, "
+                f"that is of one patient or lesion: {lines[1]} joins or parts what {lines[0]} does not, "
+                "though the photographs are the same; compare runs whose manifests name the same patients."
+            )
 
 
 def compare_bundles(
