@@ -144,6 +144,20 @@ def test_groups_are_certified_again_and_one_that_the_site_has_too_few_of_goes_up
         assert [one.code for one in answer.reasons] == [reason]
 
 
+def test_groups_that_are_all_too_small_are_told_what_a_site_can_do(clinic, tmp_path, capsys):
+    made = tiny_bundle.seal_arguments(
+        groupings=(Grouping(by="sex", thresholds={"female": 0.5, "male": 0.6}),), threshold=0.5
+    )
+    asked = {"asked": (GroupBy(by="sex", small="route_up"),), "rule": "group_thresholds"}
+    old = seal(tmp_path / "old", **{**made, "certificate": made["certificate"].model_copy(update=asked)})
+    cases = [(logit, needs, {"sex": sex}) for sex in ("female", "male") for logit, needs, _ in spread(40, 0)]
+    assert recertify(old.folder, clinic(cases), tmp_path / "new") == 2
+    said = capsys.readouterr().err
+    assert "no group has enough positive cases" in said
+    assert "a group is too small, collect more confirmed cases" in said
+    assert "calibrate." not in said  # a site has no configuration file
+
+
 def test_too_few_positives_are_told_how_many_more_it_takes(clinic, bundle, tmp_path, capsys):
     assert recertify(bundle, clinic(spread(41)), tmp_path / "new") == 2
     captured = capsys.readouterr()

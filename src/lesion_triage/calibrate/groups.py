@@ -240,8 +240,8 @@ def _is_descendant(name: str, ancestor: str, parents: Mapping[str, str]) -> bool
 def _require_disjoint(everyone: Group, parts: Sequence[Group]) -> None:
     if sum(group.size for group in parts) > everyone.size:
         raise CalibrationError(
-            "some patients have positive lesions in two groups, so group thresholds would promise nothing "
-            "for the patient; use rule: common_threshold."
+            "some patients have positive lesions in two groups, so thresholds of each group's own would "
+            "promise nothing for the patient."
         )
 
 
@@ -256,7 +256,7 @@ def _bonferroni_groups(parts: Sequence[Group], target: float, confidence: float)
     raise CalibrationError(
         f"no group has enough positive cases for a threshold of its own: the largest has {largest}, and "
         f"certifying sensitivity {target:g} at confidence {confidence:g} takes at least "
-        f"{minimum_positives(target, confidence)}. Merge groups, or use rule: common_threshold."
+        f"{minimum_positives(target, confidence)}."
     )
 
 

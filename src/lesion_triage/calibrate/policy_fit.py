@@ -56,6 +56,14 @@ class CaseProvenance:
     """Photographs of the table that name no lesion; each counts as a lesion."""
 
 
+_RUN_ADVICE = "Merge groups (calibrate.groups), or set calibrate.rule to common_threshold."
+_SITE_ADVICE = (
+    "A site cannot change the bundle's groups and their rule: where a group is too small, collect more "
+    "confirmed cases; else ask its makers for a bundle with one common threshold."
+)
+"""What to do where thresholds of each group's own cannot be certified; a site has no configuration file."""
+
+
 def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
     """Fit the calibrator on the validation cases.
 
@@ -149,7 +157,12 @@ def certify_cases(
     if config.count_red_flags:
         certified = np.where(red_flag_mask(positives, config.red_flags or NO_RED_FLAGS), np.inf, certified)
     groups = positive_groups(positives, certified, config.groups, enough)
-    joint = certify_jointly(groups, config.groups, config.rule, target, confidence)
+    try:
+        joint = certify_jointly(groups, config.groups, config.rule, target, confidence)
+    except CalibrationError as error:
+        if config.rule == "common_threshold":
+            raise
+        raise CalibrationError(f"{error} {_SITE_ADVICE if origin.site else _RUN_ADVICE}") from None
     policy = make_policy(joint, scores)
     decisions = [decide(policy, case.logits, case.history) for case in positives]
     decided = positive_groups(positives, _referred(decisions), config.groups, enough)

@@ -107,7 +107,10 @@ def refuse_wrong_folder(
     if usable and lost <= MAX_DROPPED_SHARE * (usable + lost):
         return
     if not lost:
-        raise ManifestError(f"{where}: expected pictures, found a table that names none; check data.root.")
+        raise ManifestError(
+            f"{where}: expected pictures, found a table that names none; check the table, and --data-root "
+            "(at a site: --cases and --images)."
+        )
     by_id = {raw.image_id: raw for raw in listed}
     reasons = "; ".join(
         f"{reason}: {len(names)}" + _example(root, by_id.get(min(names)), is_missing=reason == MISSING)

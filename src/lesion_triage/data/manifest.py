@@ -249,7 +249,7 @@ def read_picture(root: Roots, record: Record) -> bytes:
         why = getattr(error, "strerror", None) or error
         raise ManifestError(
             f"{place_of(record)}: cannot be read below {picture_files.describe_roots(root)} ({why}); say "
-            "with --data-root where the pictures lie now, or build the manifest again."
+            "with --data-root (at a site: --images) where the pictures lie now, or build the manifest again."
         ) from None
     if sha256_of(data) != record.sha256:
         raise ManifestError(

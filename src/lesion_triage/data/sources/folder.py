@@ -160,7 +160,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 ) from None
     except FileNotFoundError:
         raise DataError(
-            f"{path}: expected the table of the dataset here, found nothing; check data.root and data.table."
+            f"{path}: expected the table of the dataset here, found nothing; check data.root and data.table "
+            "(at a site: --cases)."
         ) from None
     except UnicodeDecodeError:
         raise DataError(
