@@ -144,6 +144,22 @@ def test_groups_are_certified_again_and_one_that_the_site_has_too_few_of_goes_up
         assert [one.code for one in answer.reasons] == [reason]
 
 
+def test_a_lesion_with_two_ages_or_sites_is_counted_aloud(clinic, bundle, tmp_path, capsys):
+    cases = [(logit, needs, {"lesion_id": f"jane-{n}"}) for n, (logit, needs, _) in enumerate(spread(70))]
+    total = len(cases)
+    for lesion, said in ((0, {"age_approx": 50}), (0, {"age_approx": 60}), (1, {"sex": "male"})):
+        logit, needs, names = cases[lesion]
+        cases.append((logit, needs, {**names, **said}))
+    assert recertify(bundle, clinic(cases), tmp_path / "new") == 0
+    said = capsys.readouterr().out
+    assert (
+        f"1 of {total} lesions have two or more values of age_years; that of the first photograph counts"
+        in said
+    )
+    assert "values of sex" not in said  # the other photograph says nothing
+    assert "jane" not in said
+
+
 def test_groups_that_are_all_too_small_are_told_what_a_site_can_do(clinic, tmp_path, capsys):
     made = tiny_bundle.seal_arguments(
         groupings=(Grouping(by="sex", thresholds={"female": 0.5, "male": 0.6}),), threshold=0.5

@@ -6,6 +6,7 @@ is what is drawn independently of the others: the patient where known, else the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -19,7 +20,13 @@ from lesion_triage.bundle.calibration import Calibrator, calibrated_score
 from lesion_triage.bundle.document import canonical_json, sha256_of
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.policy import aggregate_logits
-from lesion_triage.bundle.red_flags import RedFlags, any_flag_refers, raised_flags
+from lesion_triage.bundle.red_flags import (
+    GROUP_FIELDS,
+    NUMBER_FIELDS,
+    RedFlags,
+    any_flag_refers,
+    raised_flags,
+)
 from lesion_triage.errors import PredictionsError
 from lesion_triage.predictions import Prediction, Predictions
 
@@ -136,6 +143,38 @@ def case_scores(
         ],
         dtype=np.float64,
     )
+
+
+def differing_answers(cases: Sequence[Case]) -> dict[str, int]:
+    """Questions to which photographs of one case give different answers, of which the first counts.
+
+    Public datasets have such lesions, so they are counted and not refused. Of yes and no the yes counts.
+
+    Returns:
+        By name of a number or group of the history, how many cases there are; a name without any is left out.
+
+    Raises:
+        pydantic.ValidationError: a value that the server would refuse.
+    """
+    counts: Counter[str] = Counter()
+    for case in cases:
+        if len(case.rows) > 1:
+            said = [_history(row) for row in case.rows]
+            counts.update(
+                name
+                for name in (*GROUP_FIELDS, *NUMBER_FIELDS)
+                if len({getattr(one, name) for one in said} - {None}) > 1
+            )
+    return dict(counts)
+
+
+def differing_answers_remarks(cases: Sequence[Case]) -> list[str]:
+    """A line for each of ``differing_answers``, for whoever can correct the table."""
+    return [
+        f"{count} of {len(cases)} lesions have two or more values of {name}; that of the first photograph "
+        "counts, in the order of image ids"
+        for name, count in differing_answers(cases).items()
+    ]
 
 
 def red_flag_mask(cases: Sequence[Case], rules: RedFlags) -> NDArray[np.bool_]:

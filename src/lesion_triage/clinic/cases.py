@@ -21,6 +21,7 @@ from lesion_triage.calibrate.cases import (
     Case,
     case_scores,
     cases_sha256,
+    differing_answers_remarks,
     file_fingerprints,
     files_sha256,
     gather_cases,
@@ -146,11 +147,14 @@ def read(bundle_folder: Path, table: Path, images: Path | None) -> LocalCases:
             progress=tick,
         ).behind_gate(bundle.policy.novelty_limit)
     _refuse_fitted(bundle, scored, table, root)
+    cases = gather_cases(scored)
+    for remark in differing_answers_remarks(cases):
+        echo(f"  {remark}")
     certified = set(bundle.used_pictures.certified.splitlines())
     return LocalCases(
         bundle=bundle,
         table=scored,
-        cases=gather_cases(scored),
+        cases=cases,
         unit=unit_of_analysis(known),
         unnamed_lesions=unnamed,
         unnamed_photographs=unnamed_photographs(known),

@@ -73,7 +73,13 @@ def calibrate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.bundle.document import timestamp
     from lesion_triage.bundle.files import write_atomically
     from lesion_triage.calibrate import ledger
-    from lesion_triage.calibrate.cases import cases_sha256, file_fingerprints, files_sha256, gather_cases
+    from lesion_triage.calibrate.cases import (
+        cases_sha256,
+        differing_answers_remarks,
+        file_fingerprints,
+        files_sha256,
+        gather_cases,
+    )
     from lesion_triage.calibrate.policy_fit import CaseProvenance, certify
     from lesion_triage.calibrate.referral_burden import measure_referral_burden
     from lesion_triage.data.records import unit_of_analysis, unnamed_lesions, unnamed_photographs
@@ -112,6 +118,8 @@ def calibrate(run: Run, tracker: Tracker) -> None:
             ledger.append(ledger_path, ledger.entry_from_certificate(certificate, settings, files, seen))
     write_atomically(run.folder / "policy.json", policy.to_json().encode())
     write_atomically(run.folder / "certificate.json", certificate.to_json().encode())
+    for remark in differing_answers_remarks(certified):
+        echo(f"  {remark}")
     _report_certificate(certificate, tracker)
     _print_referral_burden(measure_referral_burden(policy, validation))
 
