@@ -182,7 +182,8 @@ def open_database(address: str) -> Engine:
             a PostgreSQL database, ``postgresql://...``.
 
     Raises:
-        ConfigError: it cannot be reached, its tables are of another version, or its encoding is not UTF-8.
+        ConfigError: it cannot be reached, its tables are of an older version or of one newer than this
+            program, or its encoding is not UTF-8.
             The message has no address, which may contain a password.
     """
     url = _parse_url(address)
@@ -192,6 +193,7 @@ def open_database(address: str) -> Engine:
         if fresh:
             migrate(engine)
         found, expected = _current_revision(engine), _head_revision()
+        _refuse_newer(found)
         if found != expected:
             raise ConfigError(
                 f"The reading queue's tables are of version {found or 'none'}, expected {expected}: back up "
@@ -221,12 +223,7 @@ def migrate_at(address: str) -> tuple[str | None, str]:
     engine = _create_engine(url)
     try:
         found = _current_revision(engine)
-        known = {script.revision for script in _scripts().walk_revisions()}
-        if found is not None and found not in known:
-            raise ConfigError(
-                f"The reading queue's tables are of version {found}, which this program does not know; "
-                "install the newer program."
-            )
+        _refuse_newer(found)
         migrate(engine)
     except SQLAlchemyError as error:
         raise _unusable_error(error) from None
@@ -336,6 +333,16 @@ def _head_revision() -> str:
     head = _scripts().get_current_head()
     assert head is not None
     return head
+
+
+def _refuse_newer(found: str | None) -> None:
+    """Refuse tables that a newer version has migrated: this one has no way back for them."""
+    if found is not None and found not in {script.revision for script in _scripts().walk_revisions()}:
+        raise ConfigError(
+            f"The reading queue's tables are of version {found}, newer than this program, which knows "
+            f"versions up to {_head_revision()}; nothing was changed. Install the version of the program "
+            "that migrated them, or a newer one, or restore the backup made before."
+        )
 
 
 def _current_revision(engine: Engine) -> str | None:

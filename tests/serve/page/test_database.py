@@ -306,7 +306,7 @@ def test_migration_that_fails_leaves_the_database_as_it_was(database_address: st
     assert migrate_at(database_address) == (None, "0001")
 
 
-def test_tables_of_another_version_are_refused_until_they_are_migrated(
+def test_tables_of_a_newer_version_are_refused_with_the_advice_to_install_it_and_left_as_they_are(
     database_address: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     migrate_at(database_address)
@@ -314,13 +314,18 @@ def test_tables_of_another_version_are_refused_until_they_are_migrated(
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    with pytest.raises(ConfigError, match="version 9999, expected 0001"):
-        open_database(database_address)
-    with pytest.raises(ConfigError, match="does not know"):
-        migrate_at(database_address)
+    told = r"version 9999, newer than this program.*up to 0001; nothing was changed\. Install the version"
+    for use in (open_database, migrate_at):
+        with pytest.raises(ConfigError, match=told) as refused:
+            use(database_address)
+        assert "queue migrate" not in str(refused.value)
     monkeypatch.setenv("TRIAGE_READING_QUEUE", database_address)
     assert main(["queue", "migrate"]) == 2
     assert capsys.readouterr().err.startswith("ConfigError: The reading queue's tables are of version 9999")
+    engine = create_engine(_parse_url(database_address))
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == "9999"
+    engine.dispose()
 
 
 def test_new_postgresql_database_waits_for_the_command(postgresql: str) -> None:
