@@ -44,11 +44,19 @@ from triage_server.problems import RequestError
 _NUMBER_ALPHABET = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Letters of case numbers: none that is mistaken for another, and no vowel, so that none spells a word."""
 CASE_NUMBER = re.compile(f"[{_NUMBER_ALPHABET}]{{4}}-[{_NUMBER_ALPHABET}]{{4}}")
+_BETWEEN_LETTERS = re.compile(r"[\s\-\u2010-\u2015\u2212]+")
+"""White space, hyphens and dashes: people type some, none or others, and text processors put in their own."""
 _BEGIN_SNAPSHOT = {
     "sqlite": "BEGIN",  # sqlite3 begins no transaction for SELECT
     "postgresql": "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
 }
 """By dialect, the first statement of a transaction whose queries all see the same moment."""
+
+
+def parse_number(typed: str) -> str:
+    """A case's number as it was typed, as it is stored; what cannot be a number is of no case."""
+    letters = _BETWEEN_LETTERS.sub("", typed).upper()
+    return f"{letters[:4]}-{letters[4:]}"
 
 
 class ReadingQueue:

@@ -30,6 +30,7 @@ from triage_server.intake import SentCase
 from triage_server.page.context import Page, RequestContext, context_of
 from triage_server.page.forms import Form
 from triage_server.page.history import NUMBER_RANGES, parse_history, questions_for
+from triage_server.page.store import parse_number
 from triage_server.pool import ScoringPool
 from triage_server.problems import RequestError
 from triage_server.record import SentAnswer, sent_answer
@@ -134,9 +135,9 @@ async def _wait_for_place(pool: ScoringPool) -> None:
 
 
 async def _earlier_number(page: Page, form: Form) -> str | None:
-    number = form.get("earlier_case").upper()
-    if not number:
+    if not (typed := form.get("earlier_case")):
         return None
+    number = parse_number(typed)
     if await page.run_in_thread(lambda: page.queue.find_or_none(number)) is None:
         raise RequestError("earlier_case_not_found")
     return number

@@ -934,6 +934,24 @@ def test_change_that_the_database_refuses_is_not_left_in_the_audit_log_as_made(
     assert made["request_id"] == failed["request_id"]
 
 
+def test_number_of_an_earlier_case_is_found_however_its_letters_are_parted(browser: Any) -> None:
+    first = browser.send_case(REFERRED)
+    head, tail = first.split("-")
+    field = re.search(r'<input[^>]*name="earlier_case"[^>]*maxlength="([0-9]+)"', browser.get("/ui/new").text)
+    assert field
+    ways = (first.lower(), head + tail, f" {head} {tail}", f"{head} - {tail}", f"{head}\u2013{tail}")
+    for typed in (*ways, " ".join(head + tail).lower(), f"{head}\u00a0{tail}"):
+        assert len(typed) <= int(field[1])
+        assert browser.send_case(BELOW, earlier_case=typed), typed
+    for typed in (head, f"{head}{tail}{tail}", f"{head}/{tail}", f"{head}-{tail[:3]}", "-"):
+        refused = browser.post("/ui/cases", {"earlier_case": typed}, files=[("image", ("a.jpg", BELOW))])
+        assert refused.status_code == 422, typed
+    queue = browser.app.state.page.queue
+    numbers = [case.number for case in queue.waiting_cases()[0].cases]
+    assert len(numbers) == 8
+    assert len({queue.find(number).person for number in numbers}) == 1
+
+
 def test_number_of_an_earlier_case_joins_two_cases_of_one_person(browser: Any) -> None:
     first = browser.send_case(REFERRED)
     second = browser.send_case(BELOW, earlier_case=first.lower())
