@@ -148,13 +148,13 @@ def _routes(app: FastAPI, page: Page | None) -> None:
     for one in routers:
         app.include_router(one)
     add_fast_routes(app, *routers)
+    app.add_exception_handler(HTTPException, _not_routed)
     if page is not None:
         from triage_server.page.routes import install  # noqa: PLC0415 - as the page itself
 
-        install(app, page)
+        install(app, page, _not_routed)
     service: Service = app.state.service
     app.add_exception_handler(RequestError, _refused)
-    app.add_exception_handler(HTTPException, _not_routed)
     exempt_path = page.path if page is not None else None
     app.add_middleware(
         AuthenticationMiddleware,

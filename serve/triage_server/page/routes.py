@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import mimetypes
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import cast, get_args
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
 
 from lesion_triage.bundle.messages import NotePhrase
 from lesion_triage.bundle.schema import Policy
@@ -25,22 +26,38 @@ from triage_server.page.context import Page, context_of, page_of
 from triage_server.page.forms import Form
 from triage_server.page.history import questions_for
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
-from triage_server.page.route import page_router, redirect
+from triage_server.page.route import PageRoute, page_router, redirect, respond
 from triage_server.page.store import CASE_NUMBER
 from triage_server.problems import RequestError
 from triage_server.service import service_of
 
 _REASON_LENGTHS = range(3, 2001)
+_ANY_PATH = "/{rest:path}"
 _CONFIRMABLE_ACTIONS = ("sent", "reading", "outcome", "deleted")
 
 router = page_router()
 
 
-def install(app: FastAPI, page: Page) -> None:
-    """Add the page and its paths to the application."""
+_ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def install(app: FastAPI, page: Page, not_routed: _ErrorHandler) -> None:
+    """Add the page and its paths to the application.
+
+    Args:
+        app: gets them.
+        page: answers them.
+        not_routed: refuses a method that a path outside the page does not have.
+    """
     app.state.page = page
     app.include_router(sign_in.router)
     app.include_router(router)  # its last path matches anything
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        is_below = f"{request.scope['path']}/".startswith(f"{page.path}/")
+        return await (respond(request, None, not_found) if is_below else not_routed(request, error))
+
+    app.add_exception_handler(HTTPException, refuse)
 
 
 @router.get("/static/{name}")
@@ -258,12 +275,22 @@ async def certificate(request: Request) -> Response:
     return page.render(request, "certificate.html", certificate=issued, view=view)
 
 
-@router.get("/{rest:path}")
+@router.get(_ANY_PATH)
 async def not_found(request: Request) -> Response:
-    """Any other path."""
-    if request.path_params["rest"] == "":
+    """Any other path, or another method of one."""
+    path = request.scope["path"]
+    if allowed := _allowed_methods(path):
+        raise RequestError("method_not_allowed", headers={"Allow": allowed}, allowed=allowed)
+    if path == "/ui/":
         return redirect("/ui")
     raise RequestError("not_found")
+
+
+def _allowed_methods(path: str) -> str:
+    """The methods of a path, as ``Allow`` names them; empty if there is no such path."""
+    routes = [route for route in (*sign_in.router.routes, *router.routes) if isinstance(route, PageRoute)]
+    matching = [one for one in routes if one.path != f"/ui{_ANY_PATH}" and one.path_regex.match(path)]
+    return ", ".join(sorted({method for route in matching for method in route.methods or ()}))
 
 
 def _render_form(request: Request, form: Form, refusal: RequestError | None = None) -> Response:
