@@ -126,7 +126,7 @@ def test_table_that_cannot_be_used_is_one_sentence(capsys, tmp_path, verb):
     (tmp_path / "scores.csv").write_text("score,needs_in_person\n7,True\n0.2,False\n")
     assert main([*verb, str(tmp_path / "scores.csv")]) == 2
     error = capsys.readouterr().err
-    assert "scores.csv, line 2: the score is 7, expected a number in [0, 1]" in error
+    assert "scores.csv, line 2: the score is not in [0, 1]" in error
     assert error.count("\n") == 1
 
 

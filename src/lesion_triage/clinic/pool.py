@@ -25,7 +25,8 @@ from lesion_triage.calibrate.wording import assumptions, format_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_target, require_place, save
 from lesion_triage.clinic.cases import LocalCases
-from lesion_triage.clinic.recertify import add_case_arguments, seal_again, with_thresholds
+from lesion_triage.clinic.new_bundle import seal_again, with_thresholds
+from lesion_triage.clinic.recertify import add_case_arguments
 from lesion_triage.console import echo
 from lesion_triage.errors import BundleError, CalibrationError
 

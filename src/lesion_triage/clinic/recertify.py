@@ -7,7 +7,6 @@ Imports bundle, calibrate and this package; needs no training library.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -15,12 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.certificate import Certificate, Look
+from lesion_triage.bundle.certificate import Look
 from lesion_triage.bundle.document import canonical_json, sha256_of, timestamp
-from lesion_triage.bundle.novelty_gate import is_out_of_distribution
-from lesion_triage.bundle.policy import decide
-from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
-from lesion_triage.bundle.store import Bundle, seal
+from lesion_triage.bundle.schema import Policy
+from lesion_triage.bundle.store import Bundle
 from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.groups import JointThresholds
@@ -30,6 +27,8 @@ from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_site, add_target, one_line, require_place, save
 from lesion_triage.clinic.cases import LocalCases
 from lesion_triage.clinic.existing_certificate import describe, old_certificate
+from lesion_triage.clinic.looks import distinct_looks, earlier_looks, may_have_been_pooled, repeated_look
+from lesion_triage.clinic.new_bundle import seal_again, with_thresholds
 from lesion_triage.config import Calibrate
 from lesion_triage.console import echo
 from lesion_triage.errors import BundleError, CalibrationError
@@ -93,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
     certificate = bundle.certificate
     # A verdict is a look too, so it is shown only after this look has its line in the ledger.
     spent = sum(1.0 - look.confidence for look in earlier)
-    old = None if _counted(local, ledger.read(ledger_path)) else old_certificate(local, spent)
+    old = None if may_have_been_pooled(local, ledger.read(ledger_path)) else old_certificate(local, spent)
     echo(f"  {describe(old, local)}")
     echo(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
@@ -168,10 +167,10 @@ def recertify(
 
     read = ledger.read(ledger_path)
     # Repeating the same look adds no line, so it works even if the ledger cannot be written.
-    again = _repeated(read, local, site, settings) is not None
+    again = repeated_look(read, local, site, settings) is not None
     with nullcontext(read) if again else ledger.locked(ledger_path) as looks:
-        repeated = _repeated(looks, local, site, settings)
-        earlier = _earlier(local, looks if repeated is None else looks[: looks.index(repeated)])
+        repeated = repeated_look(looks, local, site, settings)
+        earlier = earlier_looks(local, looks if repeated is None else looks[: looks.index(repeated)])
         if earlier and repeated is None and not second_look:
             raise CalibrationError(
                 f"{len(earlier)} threshold(s) have been chosen with this model on these cases or on some of "
@@ -186,7 +185,7 @@ def recertify(
             predictions_sha256=_table_sha256(local),
             site=site,
             purpose=repeated.purpose if repeated else second_look or "certified again at a site",
-            ledger=_distinct(
+            ledger=distinct_looks(
                 (*before.ledger, ledger.look_from_certificate(before, before.policy_sha256), *earlier)
             ),
             looks_at_these_cases=earlier,
@@ -221,111 +220,6 @@ def _config(
     )
 
 
-def with_thresholds(policy: Policy, joint: JointThresholds) -> Policy:
-    """The same policy at other thresholds; no case referred by its score is in the last band."""
-    first, second, third = policy.band_limits
-    return Policy(
-        **{
-            **dict(policy),
-            "threshold": joint.threshold,
-            "groupings": joint.groupings,
-            "band_limits": (first, second, min(third, joint.threshold)),
-        }
-    )
-
-
-def seal_again(
-    bundle: Bundle, out: Path, policy: Policy, certificate: Certificate, local: LocalCases | None = None
-) -> Bundle:
-    """Seal the same graph with another policy and certificate.
-
-    Args:
-        bundle: the old one.
-        out: folder of the new one; must not exist.
-        policy: the new one.
-        certificate: issued for it.
-        local: the cases that it rests on; None if they stayed at their sites.
-    """
-    header = bundle.header
-    cases = tuple(
-        case.model_copy(update={"disposition": _disposition(policy, case)}) for case in bundle.selftest.cases
-    )
-    return seal(
-        out,
-        name=header.name,
-        model=header.model,
-        pixels=header.pixels,
-        policy=policy,
-        certificate=certificate,
-        graph=bundle.graph,
-        model_card=f"{bundle.model_card.rstrip()}\n\n{_card_section(certificate)}",
-        selftest=SelfTest(tolerance_logit=bundle.selftest.tolerance_logit, cases=cases),
-        selftest_pictures=bundle.selftest_pictures,
-        synthetic=header.synthetic or (local is not None and local.synthetic),
-        data_citation=tuple(dict.fromkeys((*header.data_citation, *(local.citation if local else ())))),
-        used_pictures=bundle.used_pictures
-        if local is None
-        else bundle.used_pictures.with_certified(local.table.fingerprints()),
-    )
-
-
-def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
-    refused = case.logit is None or is_out_of_distribution(case.novelty, policy.novelty_limit)
-    return decide(policy, [None if refused else case.logit]).disposition
-
-
-def _repeated(
-    looks: tuple[ledger.Entry, ...], local: LocalCases, site: str, settings: str
-) -> ledger.Entry | None:
-    """The earlier look that this one repeats, if any. Under another site's name it is another look."""
-    of_site = [look for look in looks if look.site == site]
-    return ledger.find_repeated_look(of_site, local.sha256, local.bundle.certificate.model_sha256, settings)
-
-
-def _counted(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> bool:
-    """Whether earlier tallies of this site may have chosen the bundle's pooled threshold."""
-    before = local.bundle.certificate
-    return before.method == "pooled_counts" and any(
-        look.counted and look.model_sha256 == before.model_sha256 for look in looks
-    )
-
-
-def _earlier(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[Look, ...]:
-    """Earlier looks at any of these cases, or with this model at any earlier state of the site's table.
-
-    The looks of the bundle's own ledger are included if its threshold was chosen on some of these cases.
-    """
-    certificate = local.bundle.certificate
-    at_site = _distinct(
-        ledger.looks_at_pictures(
-            looks,
-            local.sha256,
-            local.files_sha256,
-            local.table.fingerprints(),
-            certificate.model_sha256,
-        )
-    )
-    inherited = (*certificate.ledger, ledger.look_from_certificate(certificate, certificate.policy_sha256))
-    return _distinct((*inherited, *at_site)) if local.seen_before else at_site
-
-
-def _distinct(looks: Sequence[Look]) -> tuple[Look, ...]:
-    """Each look once. A bundle and a ledger may both record it, with different hashes of the settings.
-
-    The last record of a look is kept, so that the order follows the ledger and the latest look comes last.
-    """
-    kept: dict[tuple[object, ...], Look] = {}
-    for look in looks:
-        kept.pop(_key(look), None)
-        kept[_key(look)] = look
-    return tuple(kept.values())
-
-
-def _key(look: Look) -> tuple[object, ...]:
-    """Everything but the settings. Not the time alone: two looks may be made within a second."""
-    return tuple(getattr(look, name) for name in Look.model_fields if name != "settings_sha256")
-
-
 def _require_enough(local: LocalCases, config: Calibrate) -> None:
     positives = local.positive_scores().size
     needed = minimum_positives(config.target_sensitivity, config.confidence)
@@ -357,15 +251,3 @@ def _table_sha256(local: LocalCases) -> str:
         for row in local.table.rows
     )
     return sha256_of(canonical_json(sorted([str(cell) for cell in row] for row in rows)).encode())
-
-
-def _card_section(certificate: Certificate) -> str:
-    return (
-        f"## Certified again: {certificate.site}, {certificate.issued_at}\n\n"
-        f"Score >= {certificate.threshold:.6f} refers. {certificate.misses_seen} of {certificate.positives} "
-        f"positive {certificate.unit}s were missed ({certificate.misses_allowed} allowed): with "
-        f"{format_percent(certificate.confidence)}% confidence the sensitivity for future "
-        f"{certificate.unit}s of the same kind is at least "
-        f"{format_percent(certificate.target_sensitivity)}%. Certificate "
-        f"{certificate.certificate_id()}. The threshold above no longer applies.\n"
-    )

@@ -72,5 +72,5 @@ def _cases(path: Path) -> Iterator[tuple[float, bool, str]]:
                 "needs_in_person; leave out cases whose outcome is unknown."
             ) from None
         if not (0 <= number <= 1 or number == math.inf):
-            raise DataError(f"{path}, line {line}: the score is {number}, expected a number in [0, 1].")
+            raise DataError(f"{path}, line {line}: the score is not in [0, 1].")
         yield number, needs_in_person, row["patient_id"]
