@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import ssl
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import uvicorn
@@ -30,6 +31,9 @@ from triage_server.middleware import log, log_to_stderr
 from triage_server.protocol import LimitedProtocol, make_protocol_class
 from triage_server.settings import Settings, load, refuse_exposure
 from triage_server.tls import TlsListener
+
+_FILES_BESIDE_CONNECTIONS = 64
+"""Open files that are no connection of a client: logs, databases, libraries, connections to other servers."""
 
 
 class DrainingServer(uvicorn.Server):
@@ -74,6 +78,10 @@ class DrainingServer(uvicorn.Server):
         for tls_listener in self._tls_listeners:
             tls_listener.close()
         await super().shutdown(sockets)
+        if self.force_exit:  # a second Ctrl-C: uvicorn then leaves requests and the application as they are
+            for task in self.server_state.tasks:
+                task.cancel()
+            await self.lifespan.shutdown()
         for connection in list(self.server_state.connections):
             connection.shutdown()  # connections that linger after a last-moment answer
         await asyncio.sleep(0)
@@ -156,9 +164,10 @@ def serve(settings: Settings) -> None:
         config = _uvicorn_config(app, settings)
         listener = closing.enter_context(_listen(settings))
         url = _url(listener, settings)
+        files = _make_room_for_connections(settings)
 
         def announce() -> None:
-            for warning in _warnings(bundle, signer, settings):
+            for warning in _warnings(bundle, signer, settings, files):
                 log.warning(warning)
             if audit is not None:
                 log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
@@ -190,13 +199,36 @@ def _opening_event(
     }
 
 
-def _warnings(bundle: Bundle, signer: str | None, settings: Settings) -> Iterator[str]:
+def _make_room_for_connections(settings: Settings) -> int:
+    """Raise this process's limit on open files to what its connections and files may take, if it may.
+
+    Returns:
+        The limit now, at most as many as wanted. Connections beyond it are closed without a word.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_connections + _FILES_BESIDE_CONNECTIONS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    possible = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with suppress(ValueError, OSError):  # macOS has a lower limit than it names
+        resource.setrlimit(resource.RLIMIT_NOFILE, (possible, hard))
+        soft = possible
+    return soft
+
+
+def _warnings(bundle: Bundle, signer: str | None, settings: Settings, files: int) -> Iterator[str]:
     if bundle.header.synthetic:
         yield "this bundle was made from drawn pictures; it must never be used on people"
     if signer is None:
         yield "the signature of this bundle is not checked (TRIAGE_ALLOW_UNSIGNED)"
     if settings.audit_log is None:
         yield "no audit log (TRIAGE_AUDIT_LOG): what is answered here cannot be proved later"
+    if files < settings.max_connections + _FILES_BESIDE_CONNECTIONS:
+        yield (
+            f"this process may open {files} files, fewer than {settings.max_connections} connections "
+            f"(TRIAGE_MAX_CONNECTIONS) and {_FILES_BESIDE_CONNECTIONS} other files take: connections beyond "
+            "that are closed without a log line; raise it (ulimit -n, LimitNOFILE), or lower the setting"
+        )
     if settings.behind_authenticating_proxy and not settings.authenticates_callers:
         yield (
             "anybody who reaches this server around its proxy is answered "

@@ -726,6 +726,30 @@ def test_slow_clients_do_not_keep_others_out(strict: Any, draw: Any):
         connection.close()
 
 
+def test_limit_on_open_files_is_raised_for_the_connections_that_are_allowed(
+    start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, draw: Any
+):
+    lowered = ("sh", "-c", 'ulimit -Sn 100; exec "$@"', "sh")
+    with ExitStack() as held, start(tiny_bundle, tmp_path, under=lowered) as server:
+        for _ in range(200):  # idle, and in the middle of a head
+            connection = held.enter_context(socket.create_connection(server.address, timeout=60))
+            connection.sendall(b"POST /v1/triage HTTP/1.1\r\nHost:")
+        jpeg = {"Content-Type": "image/jpeg"}
+        assert httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers=jpeg).status_code == 200
+        assert "may open" not in server.text()
+
+
+def test_limit_on_open_files_that_cannot_be_raised_is_said_at_the_start(
+    start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path
+):
+    lowered = ("sh", "-c", 'ulimit -n 100; exec "$@"', "sh")
+    for most, told in ((37, True), (36, False)):
+        with start(tiny_bundle, tmp_path, under=lowered, TRIAGE_MAX_CONNECTIONS=str(most)) as server:
+            said = f"this process may open 100 files, fewer than {most} connections"
+            assert (said in server.text()) is told
+            assert server.stop() == 0
+
+
 def test_one_connection_too_many_is_closed(launch: Callable[..., Any]):
     with launch(TRIAGE_MAX_CONNECTIONS="3") as server:
         open_ones = [socket.create_connection(server.address) for _ in range(3)]

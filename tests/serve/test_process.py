@@ -196,6 +196,37 @@ def test_client_that_leaves_before_its_answer_is_not_said_to_have_had_it(
     assert 'triage_requests_total{method="POST",route="/v1/triage",status="499"} 1.0' in page
 
 
+@pytest.mark.parametrize("signals", [[signal.SIGINT] * 2, [signal.SIGTERM, signal.SIGINT]])
+def test_second_ctrl_c_ends_the_waiting_and_nothing_else(
+    signals: list[int], launch: Callable[..., Any], draw: Any, tmp_path: Path
+):
+    """The case under way is told so, and files and threads are closed as after any other stop."""
+    log, page = tmp_path / "audit", str(tmp_path / "queue.sqlite")
+    with launch(TRIAGE_AUDIT_LOG=str(log), TRIAGE_READING_QUEUE=page) as server:
+        case = HalfSent(server, draw())
+        for number in signals:
+            server.process.send_signal(number)
+            time.sleep(0.3)
+        head, _, body = case.listen().partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503")
+        assert json.loads(body)["code"] == "stopping"
+        assert server.process.wait(20) == 0
+        case.leave()
+        assert "Traceback" not in server.text()
+        assert "unclosed" not in server.text()
+    assert main(["audit", "verify", str(log)]) == 0
+
+
+def test_sigterm_that_is_repeated_lets_the_case_under_way_finish(launch: Callable[..., Any], draw: Any):
+    with launch() as server:
+        case = HalfSent(server, draw())
+        for _ in range(3):
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert case.finish().startswith(b"HTTP/1.1 200")
+        assert server.process.wait(PATIENCE_S) == 0
+
+
 def test_case_that_is_not_done_when_the_server_has_waited_long_enough_is_told_so(
     launch: Callable[..., Any], draw: Any, tmp_path: Path
 ):
