@@ -125,3 +125,16 @@ def test_a_table_of_cases_without_a_header_is_not_repeated_by_score_batch(tmp_pa
     told = capfd.readouterr()
     assert "line 1: expected a header" in told.err
     assert SECRET not in told.out + told.err
+
+
+@pytest.mark.parametrize(
+    "row", [f"{SECRET},1,P1", f"0.5,{SECRET},P1", f"19840312,1,{SECRET}", f"0.5,1,{SECRET},{SECRET}"]
+)
+def test_a_table_of_scores_is_described_by_line_alone(tmp_path: Path, capfd, row: str) -> None:
+    table = tmp_path / "scores.csv"
+    table.write_text(f"score,needs_in_person,patient_id\n{row}\n")
+    assert main(["plan", "--scores", str(table)]) == 2
+    told = capfd.readouterr()
+    assert "scores.csv, line 2: " in told.err
+    assert SECRET not in told.out + told.err
+    assert "19840312" not in told.err

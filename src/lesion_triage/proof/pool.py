@@ -169,9 +169,7 @@ def _cells(parts: Sequence[Predictions]) -> Iterator[tuple[object, ...]]:
     for part in parts:
         for case in gather_cases(part):
             if case.case_id in cases:
-                raise PredictionsError(
-                    f"case '{case.case_id}' is in two splits; split again, nothing was recorded."
-                )
+                raise PredictionsError("a case is in two splits; split again, nothing was recorded.")
             number = cases.setdefault(case.case_id, len(cases) + 1)
             unit = units.setdefault(case.unit_id, len(units) + 1)
             for row in case.rows:
