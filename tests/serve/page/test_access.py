@@ -123,3 +123,29 @@ def test_what_is_at_fault_says_so_and_is_where_the_complaint_leads(
     assert invalid_fields_of(browser.record_outcome(number, "true", "not_yet").text) == {"confirmed_by"}
     assert invalid_fields_of(browser.post(f"/ui/cases/{number}/delete").text) == {"sure"}
     assert invalid_fields_of(browse(browser.app).sign_in("").text) == {"reader"}
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_what_a_link_is_called_holds_the_words_that_it_shows(language: str, browser: Any) -> None:
+    """Who speaks to the browser says what is to be seen (WCAG 2.2, 2.5.3)."""
+    number = browser.send_case(PICTURE)
+    browser.read_case(browser.send_case(PICTURE))
+    browser.language, compared = language, 0
+    for path in ("/ui", "/ui/read", f"/ui/cases/{number}"):
+        named = re.findall(
+            r'<(a|button)\b[^>]* aria-label="([^"]+)"[^>]*>([^<]+)</\1>', browser.get(path).text
+        )
+        for _, name, shown in named:
+            assert shown.casefold() in name.casefold(), path
+        compared += len(named)
+    assert compared >= 2
+
+
+def test_photograph_opens_beside_the_form_that_is_being_filled_in(browser: Any) -> None:
+    """No browser keeps what was typed into a page that it may not store, and a reason may be long."""
+    number = browser.send_case(PICTURE, PICTURE)
+    page = browser.get(f"/ui/cases/{number}")
+    links = re.findall(r'<a href="[^"]*/photographs/[0-9]"([^>]*)>', page.text)
+    assert len(links) == 2
+    assert all('target="_blank"' in link and "in a new tab" in link for link in links)
+    assert page.headers["referrer-policy"] == "no-referrer"

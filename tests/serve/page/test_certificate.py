@@ -112,3 +112,14 @@ def test_pooled_certificate_is_shown_with_the_names_of_its_sites_as_they_are(
 def test_whatever_groups_may_be_told_apart_by_has_its_word(language: str) -> None:
     texts = Texts(language)
     assert all(f"certificate.by.{by}" in texts for by in (ALL_UNITS, BY_SITE, *get_args(Dimension)))
+
+
+def test_field_that_the_certificate_asks_for_says_so_to_who_does_not_see_it(
+    open_page: Callable[..., Any], browse: Callable[..., Any], tmp_path: Path
+) -> None:
+    groupings = (Grouping(by="sex", thresholds={"female": 0.5, "male": 0.625}),)
+    browser = browse(open_page(bundle_with(tmp_path / "groups", "group_thresholds", groupings)))
+    browser.sign_in()
+    text = browser.get("/ui/new").text
+    assert re.findall(r'name="(\w+)"[^>]* aria-describedby="(\w+)-asked"', text) == [("sex", "sex")]
+    assert re.search(r'id="sex-asked">The certificate asks for this', text)

@@ -44,7 +44,7 @@ def test_white_space_of_a_text_processor_does_not_join_the_words_of_a_reason(bro
 def test_case_whose_outcome_is_unknown_is_still_asked_for_one(browser: Any) -> None:
     number = browser.send_case(PICTURE)
     browser.read_case(number)
-    asked = f'aria-label="Record the outcome of case {number}"'
+    asked = f'aria-label="Record outcome of case {number}"'
     for needs, how, still in (("unknown", "not_yet", True), ("true", "examination", False)):
         assert asked in browser.get("/ui/read").text
         browser.record_outcome(number, needs, how)
