@@ -210,10 +210,11 @@ async def delete(request: Request) -> Response:
         line = {"case_hmac": page.case_hash(number), "why": "reader"}
         async with page.case_locks.lock(number):
             found = await _find_read(page, number)
-            if form.get("records") != str(len(found.readings) + len(found.outcomes)):
+            seen = len(found.readings) + len(found.outcomes)
+            if form.get("records") != str(seen):
                 raise RequestError("read_meanwhile")
             async with _recorded(request, "deletion", line):
-                await page.run_in_thread(lambda: page.queue.delete(number))
+                await page.run_in_thread(lambda: page.queue.delete(number, seen))
         return number
 
     try:

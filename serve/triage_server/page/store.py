@@ -276,16 +276,25 @@ class ReadingQueue:
                 )
             )
 
-    def delete(self, number: str) -> None:
+    def delete(self, number: str, records_seen: int | None = None) -> None:
         """Delete a case with its photographs, and empty the journal if nobody reads the file.
 
+        Args:
+            number: of the case.
+            records_seen: how many readings and outcomes the case had when it was shown to the reader; None:
+                whatever was recorded since is deleted too.
+
         Raises:
-            RequestError: the case has not been read, or does not exist.
+            RequestError: something was recorded since, perhaps at another server with this database; the case
+                has not been read; or there is no such case.
         """
         with self._session() as session:
+            _lock_case(session, number)
             case = _load_case(session, number)
             if not case.readings:
                 raise RequestError("not_read_yet")
+            if records_seen not in (None, len(case.readings) + len(case.outcomes)):
+                raise RequestError("read_meanwhile")
             session.delete(case)
         self.empty_journal()
 
@@ -298,6 +307,7 @@ class ReadingQueue:
     def delete_expired_case(self, number: str) -> bool:
         """Delete one expired case, if it still is. Call ``empty_journal`` after the last of them."""
         with self._session() as session:
+            _lock_case(session, number)  # or what another server records meanwhile would be deleted unseen
             case = session.scalar(_select_cases().where(_has_number(number), *self._expired_conditions()))
             if case is not None:
                 session.delete(case)

@@ -157,6 +157,42 @@ def test_two_servers_of_one_queue_record_one_reading_and_one_outcome_of_what_bot
         other.close()
 
 
+def test_case_is_not_deleted_with_what_another_server_of_its_queue_has_recorded_since(
+    queue: ReadingQueue, database_address: str, answers: Any
+) -> None:
+    other = ReadingQueue(open_database(database_address), keep_days=30)
+    try:
+        for turn in range(10):
+            number = add(queue, answers)
+            queue.record_reading(number, READER, "agree", "", readings_seen=0)
+
+            def delete_or_conclude(at: ReadingQueue, case: str = number) -> None:
+                if at is queue:
+                    at.delete(case, records_seen=1)
+                else:
+                    at.record_outcome(case, READER, True, "consensus", outcomes_seen=0)
+
+            said = sorted(both_at_once(delete_or_conclude, queue, other))
+            found = queue.find_or_none(number)
+            assert said == sorted(["recorded", "not_found" if found is None else "read_meanwhile"]), turn
+            assert found is None or len(found.outcomes) == 1
+        with pytest.raises(RequestError) as refused:
+            queue.delete(number := add_read(queue, answers, other), records_seen=1)
+        assert refused.value.code == "read_meanwhile"
+        queue.delete(number, records_seen=2)
+        assert queue.find_or_none(number) is None
+    finally:
+        other.close()
+
+
+def add_read(queue: ReadingQueue, answers: Any, other: ReadingQueue) -> str:
+    """A case that was read at one server and then at another."""
+    number = add(queue, answers)
+    queue.record_reading(number, READER, "agree", "", readings_seen=0)
+    other.record_reading(number, READER, "agree", "", readings_seen=1)
+    return number
+
+
 def test_case_whose_answer_this_version_cannot_read_is_first_and_hides_no_other(
     queue: ReadingQueue, database_address: str, answers: Any
 ) -> None:
