@@ -124,6 +124,14 @@ def test_old_certificate_is_tested_as_it_was_issued_with_red_flags_only_if_it_co
     assert (old["misses"], old["misses_with_red_flags"]) == (misses, 0)
 
 
+def test_red_flags_that_a_bundle_does_not_have_are_not_counted(clinic, bundle, tmp_path, capsys):
+    """The certificate would say that it counts them, and hold only where their questions are asked."""
+    cases = clinic(spread(80))
+    assert recertify(bundle, cases, tmp_path / "new", "--count-red-flags") == 2
+    assert "has no red flags to count; leave out --count-red-flags" in capsys.readouterr().err
+    assert not (cases.parent / "ledger.jsonl").exists()
+
+
 def test_groups_are_certified_again_and_one_that_the_site_has_too_few_of_goes_up(clinic, tmp_path):
     made = tiny_bundle.seal_arguments(
         groupings=(Grouping(by="sex", thresholds={"female": 0.5, "male": 0.6}),), threshold=0.5

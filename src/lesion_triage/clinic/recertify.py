@@ -149,7 +149,7 @@ def recertify(
 
     Raises:
         CalibrationError: too few positives (the message says how many more), a second look without a reason,
-            or a ledger that cannot be written.
+            red flags to count in a bundle without any, or a ledger that cannot be written.
         BundleError: ``out`` exists.
     """
     bundle = local.bundle
@@ -208,6 +208,8 @@ def _config(
 ) -> Calibrate:
     """The settings of the bundle's own certificate, but for those that are given."""
     before, policy = bundle.certificate, bundle.policy
+    if count_red_flags and not policy.red_flags.flags:
+        raise CalibrationError("the bundle has no red flags to count; leave out --count-red-flags.")
     return Calibrate(
         target_sensitivity=before.target_sensitivity if target is None else target,
         confidence=before.confidence if confidence is None else confidence,
