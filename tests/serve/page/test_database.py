@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -129,60 +129,60 @@ def both_at_once(act: Callable[[ReadingQueue], None], *queues: ReadingQueue) -> 
         return list(readers.map(attempt, queues))
 
 
+@pytest.fixture
+def other(queue: ReadingQueue, database_address: str) -> Iterator[ReadingQueue]:
+    """That of a second server with the same database; neither knows of the other."""
+    opened = ReadingQueue(open_database(database_address), keep_days=30)
+    yield opened
+    opened.close()
+
+
 def test_two_servers_of_one_queue_record_one_reading_and_one_outcome_of_what_both_showed(
-    queue: ReadingQueue, database_address: str, answers: Any
+    queue: ReadingQueue, other: ReadingQueue, answers: Any
 ) -> None:
-    """Neither knows of the other; the second to speak is told to look again, and what it said is not kept."""
-    other = ReadingQueue(open_database(database_address), keep_days=30)
-    try:
-        for turn in range(10):
-            number = add(queue, answers)
+    """The second to speak is told to look again, and what it said is not kept."""
+    for turn in range(10):
+        number = add(queue, answers)
 
-            def read(at: ReadingQueue, case: str = number) -> None:
-                at.record_reading(case, READER, "agree", "", readings_seen=0)
+        def read(at: ReadingQueue, case: str = number) -> None:
+            at.record_reading(case, READER, "agree", "", readings_seen=0)
 
-            def conclude(at: ReadingQueue, case: str = number) -> None:
-                at.record_outcome(case, READER, at is queue, "consensus", outcomes_seen=0)
+        def conclude(at: ReadingQueue, case: str = number) -> None:
+            at.record_outcome(case, READER, at is queue, "consensus", outcomes_seen=0)
 
-            for act, refusal in ((read, "read_meanwhile"), (conclude, "outcome_meanwhile")):
-                assert sorted(both_at_once(act, queue, other)) == sorted([refusal, "recorded"]), turn
-            found = queue.find(number)
-            assert (len(found.readings), len(found.outcomes)) == (1, 1)
-        with pytest.raises(RequestError) as refused:
-            other.record_reading(number, READER, "override", "seen too late", readings_seen=0)
-        assert refused.value.code == "read_meanwhile"
-        other.record_reading(number, READER, "override", "seen again", readings_seen=1)
-        assert [one.decision for one in queue.find(number).readings] == ["agree", "override"]
-    finally:
-        other.close()
+        for act, refusal in ((read, "read_meanwhile"), (conclude, "outcome_meanwhile")):
+            assert sorted(both_at_once(act, queue, other)) == sorted([refusal, "recorded"]), turn
+        found = queue.find(number)
+        assert (len(found.readings), len(found.outcomes)) == (1, 1)
+    with pytest.raises(RequestError) as refused:
+        other.record_reading(number, READER, "override", "seen too late", readings_seen=0)
+    assert refused.value.code == "read_meanwhile"
+    other.record_reading(number, READER, "override", "seen again", readings_seen=1)
+    assert [one.decision for one in queue.find(number).readings] == ["agree", "override"]
 
 
 def test_case_is_not_deleted_with_what_another_server_of_its_queue_has_recorded_since(
-    queue: ReadingQueue, database_address: str, answers: Any
+    queue: ReadingQueue, other: ReadingQueue, answers: Any
 ) -> None:
-    other = ReadingQueue(open_database(database_address), keep_days=30)
-    try:
-        for turn in range(10):
-            number = add(queue, answers)
-            queue.record_reading(number, READER, "agree", "", readings_seen=0)
+    for turn in range(10):
+        number = add(queue, answers)
+        queue.record_reading(number, READER, "agree", "", readings_seen=0)
 
-            def delete_or_conclude(at: ReadingQueue, case: str = number) -> None:
-                if at is queue:
-                    at.delete(case, records_seen=1)
-                else:
-                    at.record_outcome(case, READER, True, "consensus", outcomes_seen=0)
+        def delete_or_conclude(at: ReadingQueue, case: str = number) -> None:
+            if at is queue:
+                at.delete(case, records_seen=1)
+            else:
+                at.record_outcome(case, READER, True, "consensus", outcomes_seen=0)
 
-            said = sorted(both_at_once(delete_or_conclude, queue, other))
-            found = queue.find_or_none(number)
-            assert said == sorted(["recorded", "not_found" if found is None else "read_meanwhile"]), turn
-            assert found is None or len(found.outcomes) == 1
-        with pytest.raises(RequestError) as refused:
-            queue.delete(number := add_read(queue, answers, other), records_seen=1)
-        assert refused.value.code == "read_meanwhile"
-        queue.delete(number, records_seen=2)
-        assert queue.find_or_none(number) is None
-    finally:
-        other.close()
+        said = sorted(both_at_once(delete_or_conclude, queue, other))
+        found = queue.find_or_none(number)
+        assert said == sorted(["recorded", "not_found" if found is None else "read_meanwhile"]), turn
+        assert found is None or len(found.outcomes) == 1
+    with pytest.raises(RequestError) as refused:
+        queue.delete(number := add_read(queue, answers, other), records_seen=1)
+    assert refused.value.code == "read_meanwhile"
+    queue.delete(number, records_seen=2)
+    assert queue.find_or_none(number) is None
 
 
 def add_read(queue: ReadingQueue, answers: Any, other: ReadingQueue) -> str:
