@@ -109,16 +109,29 @@ def npz_shape(path: Path, array: str) -> tuple[int, ...]:
     """
     with _npz(path) as archive:
         try:
-            with archive.zip.open(f"{array}.npy") as stream:
-                version = np.lib.format.read_magic(stream)
-                read = (
-                    np.lib.format.read_array_header_1_0
-                    if version == (1, 0)
-                    else np.lib.format.read_array_header_2_0
-                )
-                return tuple(read(stream)[0])
+            return _shape_in_header(archive, array)
         except (KeyError, *_NPZ_ERRORS) as error:
             raise OSError(f"{path}: no readable array '{array}' ({error})") from None
+
+
+def npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of every array of an npz file by name, from the headers: the largest unpacks to gigabytes.
+
+    Raises:
+        OSError: not an npz file, or an array whose header cannot be read.
+    """
+    with _npz(path) as archive:
+        try:
+            return {array: _shape_in_header(archive, array) for array in archive.files}
+        except (KeyError, *_NPZ_ERRORS) as error:
+            raise OSError(f"{path}: an array that cannot be read ({error})") from None
+
+
+def _shape_in_header(archive: Any, array: str) -> tuple[int, ...]:
+    with archive.zip.open(f"{array}.npy") as stream:
+        first = np.lib.format.read_magic(stream) == (1, 0)
+        read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+        return tuple(read(stream)[0])
 
 
 def npz_array(path: Path, array: str) -> NDArray[Any]:

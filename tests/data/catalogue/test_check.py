@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lesion_triage.cli import main
 from lesion_triage.data.catalogue import dataset, datasets
@@ -195,6 +196,19 @@ def test_photographs_are_told_from_masks_where_the_layout_does(tmp_path, picture
     checked = check(tmp_path)
     assert checked.entry.name == "ph2"
     assert state_and_text(checked, "pictures") == (State.INCOMPLETE, "1: 199 missing")
+
+
+def test_a_deep_look_opens_bmp_pictures_as_the_reader_does(tmp_path):
+    (tmp_path / "PH2_dataset.txt").write_text("|| Name || Histological Diagnosis ||\n")
+    for number in (2, 3):
+        folder = tmp_path / f"IMD00{number}" / f"IMD00{number}_Dermoscopic_Image"
+        folder.mkdir(parents=True)
+        Image.new("RGB", (64, 48), (180, 120, 90)).save(folder / f"IMD00{number}.bmp")
+    assert state_and_text(check(tmp_path, deep=True), "pictures that can") == (State.OK, "2")
+    cut = (folder / "IMD003.bmp").read_bytes()
+    (folder / "IMD003.bmp").write_bytes(cut[: len(cut) // 2])
+    state, text = state_and_text(check(tmp_path, deep=True), "pictures that can")
+    assert (state, text[:10]) == (State.INCOMPLETE, "1 of 2 can")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Does a folder hold a dataset as published, and what is missing? Imports bundle, data's walk, this package.
+"""Does a folder hold a dataset as published, and what is missing? Imports bundle, data's files and walk.
 
 It uses the layout in the catalogue and no reader, so it also explains what is wrong with a copy that a reader
 refuses. A partial copy of a dataset is incomplete, but not a format error.
@@ -7,8 +7,6 @@ refuses. A partial copy of a dataset is incomplete, but not a format error.
 from __future__ import annotations
 
 import csv
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,12 +16,11 @@ from pathlib import Path, PurePosixPath
 from typing import TextIO
 from unicodedata import normalize
 
-import numpy as np
-
 from lesion_triage.bundle import pixels
 from lesion_triage.bundle.parallel import available_cpus
 from lesion_triage.bundle.schema import PixelSpec
 from lesion_triage.console import ProgressCallback
+from lesion_triage.data import picture_files
 from lesion_triage.data.catalogue import datasets
 from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.entry import Arrays, Dataset, Layout, Pictures, Table
@@ -333,29 +330,18 @@ def _check_arrays(files: _FileIndex, layout: Layout, arrays: Arrays) -> Iterator
 
 def _check_npz(path: Path, arrays: Arrays) -> Iterator[Finding]:
     try:
-        lengths = dict(_array_lengths(path))
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        shapes = picture_files.npz_shapes(path)
+    except OSError as error:
         yield Finding(path.name, "an npz file", f"cannot be read ({error})", State.BROKEN)
         return
     for name, expected in arrays.lengths.items():
-        found = lengths.get(name)
         what = f"{path.name}: {name}"
-        if found is None:
+        if name not in shapes:
             yield Finding(what, f"{expected:,}", "not there", State.BROKEN)
         else:
+            found = shapes[name][0] if shapes[name] else 0
             text = f"{found:,}" + ("" if found == expected else f": {_difference(found, expected)}")
             yield Finding(what, f"{expected:,}", text, State.OK if found == expected else State.INCOMPLETE)
-
-
-def _array_lengths(path: Path) -> Iterator[tuple[str, int]]:
-    """First dimension of each array, from its header: the largest npz unpacks to gigabytes."""
-    with zipfile.ZipFile(path) as packed:
-        for info in packed.infolist():
-            with packed.open(info) as stream:
-                version = np.lib.format.read_magic(stream)
-                read = np.lib.format.read_array_header_1_0
-                shape, _, _ = (read if version == (1, 0) else np.lib.format.read_array_header_2_0)(stream)
-            yield info.filename.removesuffix(".npy"), shape[0] if shape else 0
 
 
 def _check_hdf5(files: _FileIndex, path: PurePosixPath, layout: Layout) -> Finding:
@@ -365,12 +351,9 @@ def _check_hdf5(files: _FileIndex, path: PurePosixPath, layout: Layout) -> Findi
     if signature != _HDF5:
         return Finding(str(path), "an HDF5 file", "another kind of file", State.BROKEN)
     try:
-        import h5py  # noqa: PLC0415 - only this layout needs it
+        stored = picture_files.hdf5_keys(full)
     except ModuleNotFoundError:
         return Finding(str(path), "pictures by id", "not checked: h5py is not installed", State.NOTE)
-    try:
-        with h5py.File(full, "r") as opened:
-            stored = set(opened.keys())
     except (OSError, RuntimeError, KeyError) as error:  # h5py has no exception class of its own
         return Finding(str(path), "an HDF5 file", f"cannot be read ({error})", State.BROKEN)
     listed = list(_listed_pictures(files, layout))
@@ -408,7 +391,7 @@ def _check_checksums(files: _FileIndex, entry: Dataset, deep: bool) -> Iterator[
 def _check_decoding(
     files: _FileIndex, paths: Sequence[PurePosixPath], progress: ProgressCallback | None
 ) -> Finding:
-    """Open every picture as the pixel path does; no other check finds a truncated file."""
+    """Open every picture as ingest does; no other check finds a truncated file."""
     spec = PixelSpec(size_px=32)
     bad: list[str] = []
     with ThreadPoolExecutor(max_workers=min(8, available_cpus())) as pool:
@@ -428,7 +411,7 @@ def _check_decoding(
 
 def _decode_error(path: Path, spec: PixelSpec) -> str:
     try:
-        pixels.decode(path.read_bytes(), spec)
+        pixels.decode(picture_files.read_bytes(path.parent, path.name), spec)
     except OSError:
         return "image_not_readable"
     except ImageError as error:
