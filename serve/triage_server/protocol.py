@@ -85,7 +85,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Accept the connection, unless too many are open, and start the time limit for its first head."""
         self._lingering = LingeringTransport(transport, self._more_may_come, self.max_discarded_bytes)
         super().connection_made(self._lingering)
-        if not self.connection_limit.admit(self):
+        if not self.connection_limit.admit(self, transport.abort):
             transport.abort()
             return
         self._watchdog = SlowReaderWatchdog(transport, self.read_timeout_s)
@@ -172,6 +172,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._plain_head is None:
             self._in_request, self._ended = False, True
             super().on_message_complete()
+            self._wait_if_answered()
             if not self.pipeline:  # else the client's leaving would go unnoticed; requests ahead may wait
                 self.flow.resume_reading()
 
@@ -188,6 +189,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._answering = self.pipeline[-1][0]
         super().on_response_complete()
+        self._wait_if_answered()
         self._lingering.limit_tls_closure()
 
     def shutdown(self) -> None:
@@ -245,9 +247,14 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _head_arrived(self) -> None:
         self._head_pending = False
+        self.connection_limit.hear(self)
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _wait_if_answered(self) -> None:
+        if self.cycle.response_complete and (self._head_pending or not self._in_request):
+            self.connection_limit.wait(self)
 
     def _on_head_timeout(self) -> None:
         self._head_timer = None

@@ -117,7 +117,8 @@ class Settings(BaseModel):
     head_timeout_s: Seconds = 10.0
     """A head that has not arrived whole by then is answered 408. The TLS handshake has as long before."""
     max_connections: int = Field(default=512, ge=1)
-    """Open connections, including those in the TLS handshake; one more is closed unanswered."""
+    """Open connections, including those in the TLS handshake. One more takes the place of the one that has
+    been without a whole head for longest, a second at least, or else is closed unanswered."""
     ready_file: Path | None = None
     """Written with the server's URL once it listens, removed when it stops."""
 

@@ -7,6 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 
 from triage_server.protocol import LimitedProtocol
 
@@ -73,12 +74,16 @@ class TlsListener:
                 self._retry_timer = self._loop.call_later(_ACCEPT_RETRY_DELAY_S, self._start_accepting)
                 return
             protocol = self._protocol()
-            if not protocol.connection_limit.admit(protocol):
-                connection.close()
-                continue
             handshake = self._loop.create_task(self._start_tls(connection, protocol))
             self._handshakes.add(handshake)
-            handshake.add_done_callback(self._handshakes.discard)
+            handshake.add_done_callback(partial(self._on_handshake_end, connection))
+            if not protocol.connection_limit.admit(protocol, handshake.cancel):
+                handshake.cancel()
+
+    def _on_handshake_end(self, connection: socket.socket, handshake: asyncio.Task[None]) -> None:
+        self._handshakes.discard(handshake)
+        if handshake.cancelled():  # perhaps before it began
+            connection.close()
 
     async def _start_tls(self, connection: socket.socket, protocol: LimitedProtocol) -> None:
         connection.setblocking(False)
