@@ -31,6 +31,7 @@ class Form:
 
     fields: dict[str, str] = field(default_factory=dict)
     images: list[bytes] = field(default_factory=list)
+    """At most one more than a case may have: then there were too many, and not all are here."""
 
     def get(self, name: str) -> str:
         """A field without surrounding white space; empty if it was not sent."""
@@ -75,18 +76,15 @@ class _Parts:
     """The parts of a form."""
 
     def __init__(self) -> None:
-        self._images: list[bytearray] = []
+        self._images: list[tuple[bytearray, bool]] = []
+        """Each with whether a file was chosen."""
         self._fields: dict[str, bytearray] = {}
-        self._without_file: list[bytearray] = []
 
     def begin(self, options: Mapping[bytes, bytes]) -> bytearray:
         part, name = bytearray(), options.get(b"name", b"").decode("utf-8", "replace")
         if name == "image":
-            if len(self._images) == MAX_IMAGES_PER_CASE:
-                raise RequestError("too_many_images")
-            self._images.append(part)
-            if not options.get(b"filename"):
-                self._without_file.append(part)
+            del self._images[MAX_IMAGES_PER_CASE:]
+            self._images.append((part, bool(options.get(b"filename"))))
         elif not name or name in self._fields or len(self._fields) == _MAX_FIELDS:
             raise RequestError("request_not_valid")
         else:
@@ -94,7 +92,7 @@ class _Parts:
         return part
 
     def check(self, part: bytearray) -> None:
-        if len(part) > _MAX_FIELD_BYTES and not any(part is image for image in self._images):
+        if len(part) > _MAX_FIELD_BYTES and not any(part is image for image, _ in self._images):
             raise RequestError("request_not_valid")
 
     def form(self) -> Form:
@@ -103,5 +101,4 @@ class _Parts:
             fields = {name: bytes(value).decode() for name, value in self._fields.items()}
         except UnicodeDecodeError:
             raise RequestError("request_not_valid") from None
-        without_file = {id(part) for part in self._without_file if not part}
-        return Form(fields, [bytes(image) for image in self._images if id(image) not in without_file])
+        return Form(fields, [bytes(image) for image, is_chosen in self._images if image or is_chosen])

@@ -106,7 +106,7 @@ async def send(request: Request) -> Response:
     try:
         number = await submission.submit_case(page, request, pending)
     except RequestError as refusal:
-        if refusal.code not in submission.FORM_ERRORS:
+        if pending.form is None:
             raise
         request.state.problem = refusal.code
         return _render_form(request, pending.form, refusal)
@@ -298,18 +298,22 @@ def _render_form(request: Request, form: Form, refusal: RequestError | None = No
     page, context = page_of(request), context_of(request)
     error = None if refusal is None else submission.form_error(refusal, context)
     limit_mb = round(service_of(request).settings.max_body_bytes / 1e6, 1)
-    return page.render(
+    status = HTTPStatus.OK if refusal is None else refusal.problem_type.status
+    response = page.render(
         request,
         "new.html",
-        HTTPStatus.OK if refusal is None else refusal.problem_type.status,
+        status,
         questions=questions_for(service_of(request).bundle),
         form=form,
         error=error,
+        error_title="problem.title" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "error.title",
         invalid_fields=submission.invalid_fields(refusal),
         max_images=MAX_IMAGES_PER_CASE,
         accepted_types=",".join(submission.accepted_types()),
         limit_mb=limit_mb,
     )
+    response.headers.update({} if refusal is None else refusal.headers)
+    return response
 
 
 async def _render_case(

@@ -15,6 +15,7 @@ from fastapi import Request
 from lesion_triage.bundle.interleaving import SteppedTask
 from lesion_triage.bundle.metadata_stripping import strip_metadata
 from lesion_triage.bundle.schema import Answer
+from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from lesion_triage.errors import ImageError
 from triage_server.case_pipeline import (
     answer_deadline,
@@ -37,24 +38,6 @@ from triage_server.record import SentAnswer, sent_answer
 from triage_server.service import Service, language_of, service_of
 from triage_server.v1 import answer_json
 
-FORM_ERRORS = frozenset(
-    {
-        "no_image",
-        "too_many_images",
-        "image_empty",
-        "image_too_large",
-        "image_format_not_supported",
-        "image_animated",
-        "image_not_decodable",
-        "image_not_storable",
-        "dicom_not_valid",
-        "dicom_not_supported",
-        "dicom_not_available",
-        "history_not_valid",
-        "earlier_case_not_found",
-    }
-)
-"""Refusals that the sender can fix in the form."""
 _POLL_INTERVAL_S = 0.02
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _FIELD_BY_ERROR = {"earlier_case_not_found": "earlier_case"}
@@ -64,7 +47,8 @@ _FIELD_BY_ERROR = {"earlier_case_not_found": "earlier_case"}
 class PendingSubmission:
     """What is known of a case on its way in, for the form and for the log."""
 
-    form: Form = field(default_factory=Form)
+    form: Form | None = None
+    """None: not read yet, or not from a page of its session."""
     line: dict[str, object] = field(default_factory=lambda: {"face": "page"})
 
 
@@ -91,12 +75,14 @@ async def submit_case(page: Page, request: Request, pending: PendingSubmission) 
         with ExitStack() as resources:
             counted_bytes = resources.enter_context(service.pool.count_bytes())
             with service.pool.reserve_slot():
-                pending.form = form = await page.read_form(
+                form = pending.form = await page.read_form(
                     request, service.settings.max_body_bytes, counted_bytes.reserve_bytes
                 )
             case = SentCase(form.images, parse_history(form, questions_for(service.bundle)))
             if not form.images:
                 raise RequestError("no_image")
+            if len(form.images) > MAX_IMAGES_PER_CASE:
+                raise RequestError("too_many_images")
 
             def release() -> None:
                 del form.images[:]

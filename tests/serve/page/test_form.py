@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -55,3 +58,33 @@ def test_form_with_two_answers_to_one_question_is_refused(browser: Any) -> None:
 def test_field_of_a_form_beside_photographs_has_a_limit(browser: Any) -> None:
     sent = browser.post("/ui/cases", {"bleeding": "y" * 20_000}, files=[("image", ("a.jpg", PICTURE))])
     assert "request_not_valid" in sent.text
+
+
+def check_history_is_kept(text: str) -> None:
+    assert 'value="61"' in text
+    assert re.search(r'<select id="bleeding".*?value="yes" selected', text, re.DOTALL)
+    assert CHOOSE_AGAIN["en"] in text
+
+
+def test_too_many_photographs_leave_the_history_as_it_was_told(browser: Any) -> None:
+    """Else it would be sent again without it, and a red flag would be missing."""
+    fields, files = {"age_years": "61", "bleeding": "yes"}, [("image", ("a.jpg", PICTURE))] * 60
+    refused = browser.post("/ui/cases", fields, files=files)
+    assert refused.status_code == 422
+    assert "Too many photographs" in refused.text
+    check_history_is_kept(refused.text)
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 0
+
+
+def test_case_that_the_server_could_not_take_leaves_the_history_as_it_was_told(
+    browser: Any, tmp_path: Path
+) -> None:
+    base = sqlite3.connect(tmp_path / "queue.sqlite", isolation_level=None)
+    base.execute("CREATE TRIGGER full BEFORE INSERT ON cases BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+    base.close()
+    fields = {"age_years": "61", "bleeding": "yes"}
+    refused = browser.post("/ui/cases", fields, files=[("image", ("a.jpg", PICTURE))])
+    assert refused.status_code == 503
+    assert "Nothing was saved" in refused.text
+    assert "Please check your entries" not in refused.text
+    check_history_is_kept(refused.text)
