@@ -539,6 +539,25 @@ def test_answer_is_given_up_and_deleted_when_its_time_is_over(
         assert server.stop() == 0
 
 
+def test_answer_accepted_while_the_clock_was_a_year_ahead_is_delivered_once_it_is_set_right(
+    launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any
+):
+    port, year_s = free_port(), 365 * 86400.0
+    settings = variables(f"http://127.0.0.1:{port}/")
+    with launch(**settings) as server:
+        number = send(server, draw()).json()["case_id"]
+        assert server.stop() == 0
+    with closing(sqlite3.connect(tmp_path / "outbox.sqlite")) as base, base:
+        base.execute(
+            "UPDATE cases SET accepted_at = accepted_at + :y, until = until + :y, next_at = next_at + :y",
+            {"y": year_s},
+        )
+    with receiving((500, {}, 0.0), port=port) as receiver, launch(**settings) as server:
+        receiver.wait(2)  # also after a failed attempt
+        until(lambda: httpx_60s.get(f"{server.url}/v1/cases/{number}").json()["state"] == "delivered")
+        assert server.stop() == 0
+
+
 @pytest.mark.parametrize(("status", "state"), [(204, "delivered"), (500, "undelivered")])
 def test_answer_is_tried_once_more_when_its_time_ran_out_while_the_server_was_down(
     status: int, state: str, launch: Callable[..., Any], variables: Any, tmp_path: Path, draw: Any

@@ -22,13 +22,12 @@ from triage_server.telemetry import Telemetry
 from triage_server.timestamps import format_timestamp
 from triage_server.webhooks.callbacks import Callback, Callbacks
 from triage_server.webhooks.delivery import Reply, deliver
-from triage_server.webhooks.outbox import OutboxEntry, OutboxThread, decrypt_answer
+from triage_server.webhooks.outbox import LONGEST_PAUSE_S, OutboxEntry, OutboxThread, decrypt_answer
 
 Outcome = Literal["delivered", "undelivered"]
 HTTP_GONE = 410
 """The receiver wants no more attempts."""
 _PAUSE_GROWTH = 3.0
-_LONGEST_PAUSE_S = 4 * 3600.0
 _MAX_CONCURRENT = 4
 """Concurrent deliveries to one callback: one that hangs delays only its own answers."""
 _SWEEP_INTERVAL_S = 30.0
@@ -213,7 +212,7 @@ class Dispatcher:
     async def _postpone(self, entry: OutboxEntry, progress: _UnsavedProgress, reply: Reply) -> None:
         """Try again later: not before the receiver asks, within limits, nor after the last attempt is due."""
         now, pause = time.time(), self._backoff_s(entry.attempts + progress.attempts - 1)
-        next_at = now + min(max(pause, reply.retry_after_s), _LONGEST_PAUSE_S)
+        next_at = now + min(max(pause, reply.retry_after_s), LONGEST_PAUSE_S)
         if entry.until > now:
             next_at = min(next_at, entry.until)
         await self._outbox.run(lambda box: box.postpone(entry, progress.attempts, reply.status, next_at))
@@ -221,7 +220,7 @@ class Dispatcher:
     def _backoff_s(self, attempts: int) -> float:
         """Seconds to pause: exponential in the number of ``attempts``, with jitter."""
         pause_s = self._first_pause_s * _PAUSE_GROWTH ** min(max(attempts, 0), 20)
-        return min(pause_s * (0.75 + random.random() / 2), _LONGEST_PAUSE_S)
+        return min(pause_s * (0.75 + random.random() / 2), LONGEST_PAUSE_S)
 
     async def _sweep(self) -> None:
         """Give up expired entries to callbacks no longer configured, and delete old delivered ones."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import math
 import os
 import secrets
 import sqlite3
@@ -29,6 +30,8 @@ Result = TypeVar("Result")
 State = Literal["pending", "delivered", "undelivered"]
 Counts = Mapping[tuple[str, str], int]
 
+LONGEST_PAUSE_S = 4 * 3600.0
+"""Between two attempts, at most."""
 _SCHEMA_VERSION = 1
 _NONCE_BYTES = 12
 _SCHEMA = """
@@ -137,9 +140,19 @@ class Outbox:
         return next(iter(self._read("WHERE case_id = ?", case_id)), None)
 
     def due(self, callback: str, now: float, limit: int, excluded: Collection[str]) -> list[OutboxEntry]:
-        """Pending entries for this callback that are due, the longest due first, but none in ``excluded``."""
-        sql = f"WHERE state = 'pending' AND callback = ? AND next_at <= ? {_NOT_IN} ORDER BY next_at LIMIT ?"
-        return self._read(sql, callback, now, json.dumps(list(excluded)), limit)
+        """Pending entries for this callback that are due, the longest due first, but none in ``excluded``.
+
+        One that would be due later than any pause lasts was stored before the clock was set back: it is due.
+        """
+        due = f"state = 'pending' AND callback = ? AND next_at NOT BETWEEN ? AND ? {_NOT_IN}"
+        return self._read(
+            f"WHERE {due} ORDER BY next_at LIMIT ?",
+            callback,
+            math.nextafter(now, math.inf),
+            now + LONGEST_PAUSE_S,
+            json.dumps(list(excluded)),
+            limit,
+        )
 
     def next_at(self, callback: str, excluded: Collection[str]) -> float | None:
         """When the next entry for this callback is due; None: none is pending."""
