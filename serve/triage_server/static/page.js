@@ -6,8 +6,8 @@ for (const element of document.querySelectorAll("[data-script]")) element.hidden
 const focused = document.querySelector("[data-focus]");
 if (focused) focused.focus();
 
-// Photographs dropped, how many were chosen, and which has which number: a refusal names the number alone, because
-// the server looks at no name.
+// Photographs dropped anywhere, or the browser would open them in its place; how many were chosen,
+// and which has which number: a refusal names the number alone, because the server looks at no name.
 const drop = document.querySelector("[data-drop]");
 if (drop) {
   const input = drop.querySelector("input");
@@ -36,19 +36,19 @@ if (drop) {
     );
   };
   input.addEventListener("change", show);
-  for (const name of ["dragenter", "dragover"]) {
-    drop.addEventListener(name, (event) => {
-      event.preventDefault();
-      drop.classList.add("over");
-    });
-  }
-  for (const name of ["dragleave", "drop"]) drop.addEventListener(name, () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
+  const holdsFiles = (event) => event.dataTransfer.types.includes("Files");
+  document.addEventListener("dragover", (event) => {
+    if (!holdsFiles(event)) return;
     event.preventDefault();
-    if (event.dataTransfer.files.length > 0) {
-      input.files = event.dataTransfer.files;
-      show();
-    }
+    drop.classList.add("over");
+  });
+  for (const name of ["dragleave", "drop"])
+    document.addEventListener(name, () => drop.classList.remove("over"));
+  document.addEventListener("drop", (event) => {
+    if (!holdsFiles(event)) return;
+    event.preventDefault();
+    input.files = event.dataTransfer.files;
+    show();
   });
   form.addEventListener("submit", () => {
     form.querySelector(".sending").textContent = form.dataset.sending;
@@ -58,7 +58,8 @@ if (drop) {
 // A form that is on its way is not sent again. The server would do it once all the same.
 for (const field of document.querySelectorAll("[name=form_id]")) {
   const setSending = (sending) => {
-    for (const button of field.form.querySelectorAll("[type=submit]")) button.disabled = sending;
+    const buttons = field.form.querySelectorAll("[type=submit]:not([hidden])");
+    for (const button of buttons) button.disabled = sending;
   };
   field.form.addEventListener("submit", () => {
     setSending(true);
@@ -71,33 +72,40 @@ for (const field of document.querySelectorAll("[name=form_id]")) {
 for (const button of document.querySelectorAll("[data-copy]")) {
   button.addEventListener("click", async () => {
     const note = document.getElementById(button.dataset.copy);
+    let copied = true;
     note.focus();
     note.select();
     try {
       await navigator.clipboard.writeText(note.value);
     } catch {
-      document.execCommand("copy"); // without TLS there is no clipboard to ask
+      copied = document.execCommand("copy"); // without TLS there is no clipboard to ask
     }
-    button.focus();
-    button.parentElement.querySelector("[role=status]").textContent = button.dataset.copied;
+    if (copied) button.focus();
+    const { copied: done, notCopied } = button.dataset;
+    button.parentElement.querySelector("[role=status]").textContent = copied ? done : notCopied;
   });
 }
 
-// Whether the queue has changed. It is told, and not moved under a reader's hands.
+// Whether the queue has changed, or can no longer be asked. It is told, and not moved under a reader's hands.
 const changed = document.querySelector("[data-pulse]");
 if (changed) {
+  let told = "";
   const poll = async () => {
+    let news = changed.dataset.stale;
     try {
-      const answer = await fetch("/ui/pulse", { redirect: "error", cache: "no-store" });
-      if (answer.ok && (await answer.text()) !== changed.dataset.pulse && !changed.hasChildNodes()) {
-        const link = document.createElement("a");
-        link.href = "/ui";
-        link.textContent = changed.dataset.show;
-        changed.append(changed.dataset.changed, " ", link);
-      }
+      const signal = AbortSignal.timeout(10000);
+      const answer = await fetch("/ui/pulse", { redirect: "error", cache: "no-store", signal });
+      if (answer.ok) news = (await answer.text()) === changed.dataset.pulse ? "" : changed.dataset.changed;
     } catch {
-      // the server is away, or the session has ended: the next page will say so
+      // the server is away, or the session has ended
     }
+    if (news === told) return; // a screen reader would say it again
+    told = news;
+    const link = document.createElement("a");
+    link.href = "/ui";
+    link.textContent = changed.dataset.show;
+    changed.replaceChildren(...(news ? [news, " ", link] : []));
   };
   setInterval(poll, 15000);
+  window.addEventListener("pageshow", (event) => event.persisted && poll()); // as it was when it was left
 }

@@ -243,7 +243,7 @@ def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
         chromium.get(f"{server.url}/ui/new")
         chromium.find_element(By.ID, "image").send_keys(str(photographs["referred"]))
         chromium.delete_all_cookies()
-        chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]").click()
+        chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]:enabled").click()
         wait_for_path(chromium, "/ui/login")
         told = chromium.find_element(By.CSS_SELECTOR, "[role=alert]")
         assert "Nothing of it was kept" in told.text
@@ -264,9 +264,112 @@ def test_upload_that_was_stopped_can_be_sent_again(
             "form.noValidate = true; form.addEventListener('submit', event => event.preventDefault());"
             "form.requestSubmit();"
         )
-        button = chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]")
+        button = chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]:not([hidden])")
         assert not button.is_enabled()
         WebDriverWait(chromium, 15).until(lambda _: button.is_enabled())
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_enter_in_a_field_does_not_send_a_case_before_its_time(
+    script: bool,
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    """Nothing can be added to a case once it is sent."""
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not script})
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        chromium.find_element(By.ID, "image").send_keys(str(photographs["below"]))
+        for field in ("age_years", "diameter_mm", "earlier_case"):
+            chromium.find_element(By.ID, field).send_keys(Keys.ENTER)
+        chromium.find_element(By.ID, "age_years").send_keys("61")
+        time.sleep(1.0)  # what was sent would be on its way
+        assert chromium.find_element(By.ID, "age_years").get_attribute("value") == "61"
+        chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]:enabled").click()
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: chromium.find_elements(By.CSS_SELECTOR, ".done"))
+        assert len(chromium.find_elements(By.CSS_SELECTOR, ".entry")) == 1
+        assert server.stop() == 0
+
+
+def test_draft_that_could_not_be_copied_is_not_called_copied(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    """Or the draft of another case, still in the clipboard, would be pasted into this patient's record."""
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        send_cases_by_http(server.url, [photographs["below"]])
+        chromium.get(f"{server.url}/ui")
+        chromium.find_element(By.CSS_SELECTOR, ".entry h2 a").click()
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: chromium.find_elements(By.ID, "note"))
+        chromium.execute_script(  # as on a machine whose administrator forbids both ways
+            "navigator.clipboard.writeText = () => Promise.reject(new Error());"
+            "document.execCommand = () => false;"
+        )
+        chromium.find_element(By.CSS_SELECTOR, "[data-copy]").click()
+        told = chromium.find_element(By.CSS_SELECTOR, ".copied")
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: told.text)
+        assert "was copied" not in told.text
+        assert "could not be copied" in told.text
+        note = chromium.find_element(By.ID, "note")
+        assert chromium.switch_to.active_element == note
+        assert chromium.execute_script("return arguments[0].selectionEnd", note) > 100
+        assert server.stop() == 0
+
+
+def test_old_queue_says_that_it_is_old(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    def told_when_gone_back_to() -> str:
+        chromium.execute_script(  # as by a browser that has kept the page
+            "window.dispatchEvent(new PageTransitionEvent('pageshow', {persisted: true}))"
+        )
+        return WebDriverWait(chromium, 10).until(  # sooner than it would ask again anyway
+            lambda _: chromium.find_element(By.CSS_SELECTOR, ".changed").text
+        )
+
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        send_cases_by_http(server.url, [photographs["below"]])
+        chromium.get(f"{server.url}/ui")
+        send_cases_by_http(server.url, [photographs["referred"]])
+        assert "The queue has changed" in told_when_gone_back_to()
+        chromium.get(f"{server.url}/ui")
+        chromium.delete_all_cookies()
+        assert "may be out of date" in told_when_gone_back_to()
+        chromium.find_element(By.CSS_SELECTOR, ".changed a").click()
+        wait_for_path(chromium, "/ui/login")
+        assert server.stop() == 0
+
+
+def test_photographs_dropped_beside_their_place_do_not_take_the_form_away(
+    start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, chromium: webdriver.Chrome
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        opened_by_the_browser = chromium.execute_script(
+            "const dataTransfer = new DataTransfer();"
+            "dataTransfer.items.add(new File(['x'], 'a.jpg', {type: 'image/jpeg'}));"
+            "const drop = { dataTransfer, bubbles: true, cancelable: true };"
+            "return ['dragover', 'drop'].map(name => document.querySelector('h1').dispatchEvent("
+            "  new DragEvent(name, drop)));"
+        )
+        assert opened_by_the_browser == [False, False]
+        named = [line.text for line in chromium.find_elements(By.CSS_SELECTOR, ".chosen-names li")]
+        assert named == ["a.jpg"]
         assert server.stop() == 0
 
 
@@ -307,6 +410,7 @@ def check_narrow_dark_and_print(chromium: webdriver.Chrome, url: str, number: st
             full_page_screenshot(
                 chromium, width, f"{width}-{scheme}-{path.strip('/').split('/')[0] or 'queue'}"
             )
+    chromium.get(f"{url}/ui/cases/{number}")
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
     full_page_screenshot(chromium, 800, "print-case")
     chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
