@@ -109,15 +109,16 @@ def reading_order(session: Session, now: datetime, readable: ReadabilityCache) -
     return sorted(entries, key=lambda entry: (entry.urgency.sort_key(now), entry.key))
 
 
-def fingerprint_of(entries: Sequence[_Entry]) -> str:
-    """A fingerprint of the queue's order, by which a page notices a change."""
-    return sha256(",".join(entry.number for entry in entries).encode()).hexdigest()[:16]
+def fingerprint_of(entries: Sequence[_Entry], now: datetime) -> str:
+    """A fingerprint of the queue's order and of the deadlines passed, by which a page notices a change."""
+    shown = [f"{entry.number} {entry.urgency.is_overdue(now)}" for entry in entries]
+    return sha256(",".join(shown).encode()).hexdigest()[:16]
 
 
 def waiting_cases(
     session: Session, now: datetime, readable: ReadabilityCache, page_number: int
 ) -> tuple[ListPage[WaitingCase], str]:
-    """A page of the queue, the last one if there are fewer, and the fingerprint of the order."""
+    """A page of the queue, the last one if there are fewer, and its fingerprint."""
     while True:
         entries = reading_order(session, now, readable)
         number = _clamp_page(page_number, len(entries))
@@ -128,7 +129,7 @@ def waiting_cases(
         ]
         altered = [case.number for case in cases if case.urgency.readable and case.answers is None]
         if not altered:
-            return ListPage(cases, number, len(entries)), fingerprint_of(entries)
+            return ListPage(cases, number, len(entries)), fingerprint_of(entries, now)
         readable.mark_unreadable(altered)
 
 

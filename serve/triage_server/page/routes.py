@@ -87,7 +87,7 @@ async def queue(request: Request) -> Response:
 
 @router.get("/pulse")
 async def pulse(request: Request) -> Response:
-    """The queue's fingerprint, for the script: it changes when the order does."""
+    """The queue's fingerprint, for the script: it changes with the order, and when a deadline passes."""
     page = page_of(request)
     return Response(await page.run_in_thread(page.queue.pulse), media_type="text/plain")
 

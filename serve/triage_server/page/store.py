@@ -333,9 +333,10 @@ class ReadingQueue:
         )
 
     def pulse(self) -> str:
-        """Fingerprint of the reading order; changes whenever it does."""
+        """Fingerprint of the queue; changes with the reading order, and when a deadline passes."""
         with self._session() as session:
-            return lists.fingerprint_of(lists.reading_order(session, self.now(), self._readability))
+            now = self.now()
+            return lists.fingerprint_of(lists.reading_order(session, now, self._readability), now)
 
     def close(self) -> None:
         """Close the database."""

@@ -993,6 +993,32 @@ def test_pulse_changes_with_the_order_of_reading(browser: Any) -> None:
     assert pulses[0] == pulses[2] != pulses[1]
 
 
+def test_pulse_changes_when_a_deadline_passes_though_the_order_does_not(browser: Any) -> None:
+    """An open queue would go on saying how long there is still time."""
+    browser.send_case(REFERRED)
+    queue, before = browser.app.state.page.queue, browser.get("/ui/pulse").text
+    now = queue.now()
+    queue.now = lambda: now + timedelta(hours=47)
+    assert browser.get("/ui/pulse").text == before
+    queue.now = lambda: now + timedelta(hours=49)
+    assert browser.get("/ui/pulse").text != before
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_waiting_times_say_when_they_were_true(language: str, open_page: Any, browse: Any) -> None:
+    """The page may be printed, or left open."""
+    browser = browse(open_page(), language)
+    browser.sign_in()
+    number, queue = browser.send_case(REFERRED), browser.app.state.page.queue
+    later = queue.now() + timedelta(hours=3)
+    queue.now = lambda: later
+    said = Texts(language)("as_of", when=Texts(language).date_time(later))
+    for path in ("/ui", f"/ui/cases/{number}"):
+        assert said in visible_text(browser.get(path))
+    browser.read_case(number)
+    assert said not in visible_text(browser.get(f"/ui/cases/{number}"))
+
+
 def test_settings_of_the_page_that_expose_it_are_refused() -> None:
     with pytest.raises(ConfigError, match="TRIAGE_JWT_CLINIC_SCOPE are the same"):
         load(["--bundle", "b"], {"TRIAGE_JWT_CLINIC_SCOPE": "triage:score"})
