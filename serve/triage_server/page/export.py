@@ -140,7 +140,7 @@ def zip_chunks(
         for numbers in _groups(sizes, group_cases, group_bytes):
             for case, photographs in queue.read_cases_with_photographs(numbers, _is_in_table):
                 for position, data in enumerate(photographs):
-                    path = _photograph_path(case, position, case.photographs[position])
+                    path = _photograph_path(case, position)
                     archive.writestr(_zip_entry(path), data)
                 tables.add(case)
             yield sink.take()
@@ -236,8 +236,13 @@ def _is_in_table(case: QueuedCase) -> bool:
     return _needs_in_person(case) is not None and case.history is not None
 
 
-def _photograph_path(case: QueuedCase, position: int, kind: str) -> str:
-    return f"photographs/{case.number}-{position + 1}.{_EXTENSIONS[kind]}"
+def photograph_name(number: str, position: int, kind: str) -> str:
+    """The file name of a photograph of this media type: its case, and its number on the page."""
+    return f"{number}-{position + 1}.{_EXTENSIONS[kind]}"
+
+
+def _photograph_path(case: QueuedCase, position: int) -> str:
+    return f"photographs/{photograph_name(case.number, position, case.photographs[position])}"
 
 
 def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]]:
@@ -254,8 +259,8 @@ def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]
             for name, value in answers.items()
         },
     }
-    for position, kind in enumerate(case.photographs):
-        yield {"image": _photograph_path(case, position, kind), **row}
+    for position in range(len(case.photographs)):
+        yield {"image": _photograph_path(case, position), **row}
 
 
 def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:

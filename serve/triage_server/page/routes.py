@@ -127,7 +127,8 @@ async def photograph(request: Request) -> Response:
     if not (position.isascii() and position.isdecimal() and len(position) <= 2):
         raise RequestError("not_found")
     kind, data = await page.run_in_thread(lambda: page.queue.photograph(number, int(position)))
-    return Response(data, media_type=kind)
+    name = export.photograph_name(number, int(position), kind)
+    return Response(data, media_type=kind, headers={"Content-Disposition": f'inline; filename="{name}"'})
 
 
 @router.post("/cases/{number}/reading")

@@ -28,7 +28,9 @@ from forbidden_words import forbidden_words_in
 from identity_provider import AUDIENCE, ISSUER, Issuer
 from identity_provider import NAME as SUBJECT
 from lesion_triage.bundle.certificate import GroupRow
+from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue
+from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import seal
 from lesion_triage.errors import ConfigError
 from sent_cases import dicom
@@ -494,6 +496,52 @@ def test_case_shows_all_that_was_answered(browser: Any) -> None:
     assert browser.get(f"/ui/cases/{number}/photographs/0").headers["content-type"] == "image/jpeg"
 
 
+def test_score_just_below_the_threshold_does_not_look_equal_to_it(
+    open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    scorer = Scorer.open(tiny_bundle.make(tmp_path / "first").folder)
+    answer = scorer.answer(scorer.decide_case([BELOW], History()), History(), scorer.languages.catalogue("en"))
+    score = answer.score
+    browser = browse(open_page(tiny_bundle.make(tmp_path / "near", threshold=score + 2e-5).folder))
+    browser.sign_in()
+    text = visible_text(browser.get(f"/ui/cases/{browser.send_case(BELOW)}"))
+    shown, threshold = (re.search(rf"{name}\s+(0\.[0-9]+)", text) for name in ("Score", "Threshold"))
+    assert shown
+    assert threshold
+    assert float(shown[1]) < float(threshold[1])
+
+
+def test_photograph_that_is_saved_is_named_as_in_the_export(browser: Any) -> None:
+    """By case and by the number that the page shows; as 0.jpg it could be of anybody."""
+    number = browser.send_case(REFERRED, BLACK)
+    saved = browser.get(f"/ui/cases/{number}/photographs/1").headers["content-disposition"]
+    assert saved == f'inline; filename="{number}-2.jpg"'
+
+
+def test_browser_is_told_to_send_nobody_what_is_shown_or_typed_for_spelling_or_translation(
+    browser: Any,
+) -> None:
+    number = browser.send_case(REFERRED)
+    for path in (*PAGES, "/ui/login", f"/ui/cases/{number}"):
+        assert re.search(r'<html [^>]*translate="no"', browser.get(path).text), path
+    assert 'id="reason" name="reason" spellcheck="false"' in browser.get(f"/ui/cases/{number}").text
+
+
+def test_reader_who_writes_from_right_to_left_can(browser: Any) -> None:
+    text = browser.get(f"/ui/cases/{browser.send_case(REFERRED)}").text
+    (reason,) = re.findall(r'<textarea id="reason"[^>]*>', text)
+    (reader,) = re.findall(r'<input id="reader"[^>]*>', browser.get("/ui/login").text)
+    assert 'dir="auto"' in reason
+    assert 'dir="auto"' in reader
+
+
+def test_no_two_parts_of_a_page_have_the_same_name(browser: Any) -> None:
+    """Who jumps from one to the next by ear could not tell them apart."""
+    for path in (*PAGES, f"/ui/cases/{browser.send_case(REFERRED)}"):
+        names = re.findall(r'aria-labelledby="([^"]+)"', browser.get(path).text)
+        assert len(set(names)) == len(names), path
+
+
 def test_certificate_shows_target_bounds_and_groups_without_a_certificate(
     open_page: Any, browse: Any, tmp_path: Path
 ) -> None:
@@ -569,7 +617,7 @@ def test_no_page_names_a_condition_or_lets_anybody_go(language: str, open_page: 
     notice = Catalogue.load(language).notice
     for page in pages:
         assert page.headers["content-language"] == language
-        assert f'<html lang="{language}">' in page.text
+        assert f'<html lang="{language}" ' in page.text
         assert notice in visible_text(page)
         assert (
             forbidden_words_in(

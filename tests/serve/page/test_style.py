@@ -6,11 +6,13 @@ import json
 import re
 import string
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import triage_server
 from forbidden_words import forbidden_words_in
+from triage_server.page.records import Decision
 from triage_server.page.texts import LANGUAGES, Texts
 
 PACKAGE = Path(triage_server.__file__).parent
@@ -69,6 +71,30 @@ def test_languages_agree_on_codes_and_placeholders_and_promise_nothing(language:
     } == {}
     same = {code for code in here if language != "en" and here[code] == english[code]}
     assert same <= {"band", "time.minutes", "time.hours", "certificate.bundle", "certificate.status"}
+
+
+def test_no_text_and_no_class_is_left_that_nothing_shows() -> None:
+    folders = (("templates", "*.html"), ("static", "*.js"), ("page", "*.py"))
+    files = [path for folder, names in folders for path in sorted((PACKAGE / folder).glob(names))]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    fixed = {one for one in texts("en") if not one.startswith(("choice.", "problem."))}
+    decisions = [f"reading.{decision}." for decision in get_args(Decision)]
+    shown = {
+        code
+        for code in fixed
+        if f'"{code}"' in source
+        or f'"{code.rpartition(".")[0]}."' in source  # the rest is filled in
+        or code.startswith(tuple(decisions))
+    }
+    assert fixed - shown == set()
+    rules = re.sub(r"/\*.*?\*/", "", STYLESHEET, flags=re.DOTALL)
+    styled = {
+        name
+        for selector in re.findall(r"([^{}]+)\{", rules)
+        for name in re.findall(r"\.([a-z][\w-]*)", selector)
+    }
+    named = set(re.findall(r"[\w-]+", " ".join(re.findall(r'class(?:="|List\.add\(")([^"]+)', source))))
+    assert {name for name in styled - named if not name.startswith("band-")} == set()
 
 
 def test_numbers_are_written_as_the_language_writes_them() -> None:
