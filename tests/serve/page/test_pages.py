@@ -500,7 +500,9 @@ def test_score_just_below_the_threshold_does_not_look_equal_to_it(
     open_page: Any, browse: Any, tmp_path: Path
 ) -> None:
     scorer = Scorer.open(tiny_bundle.make(tmp_path / "first").folder)
-    answer = scorer.answer(scorer.decide_case([BELOW], History()), History(), scorer.languages.catalogue("en"))
+    answer = scorer.answer(
+        scorer.decide_case([BELOW], History()), History(), scorer.languages.catalogue("en")
+    )
     score = answer.score
     browser = browse(open_page(tiny_bundle.make(tmp_path / "near", threshold=score + 2e-5).folder))
     browser.sign_in()
