@@ -82,6 +82,43 @@ def test_counts_that_chose_a_threshold_before_are_not_said_to_choose_once(clinic
         assert (f"had chosen a threshold {times} before" in said) is bool(times)
 
 
+def test_a_pool_that_a_further_site_joins_counts_the_pool_before(clinic, bundle, tmp_path):
+    """Decision 81: a look at some of the same cases is a look."""
+    for site in ("north", "south", "east"):
+        assert tally(bundle, clinic(spread(65), name=site), site, tmp_path / f"{site}.json") == 0
+    words = [str(tmp_path / f"{site}.json") for site in ("north", "south", "east")]
+    assert main(["pool", str(bundle), *words[:2], "--out", str(tmp_path / "two"), "--confidence", "0.9"]) == 0
+    assert main(["pool", str(tmp_path / "two"), *words, "--out", str(tmp_path / "three")]) == 0
+    certificate = open_bundle(tmp_path / "three").certificate
+    assert certificate.confidence == 0.9
+    assert certificate.confidence_if_selected == pytest.approx(0.8)
+    assert any("had chosen a threshold once before" in said for said in certificate.assumptions)
+    assert main(["pool", str(tmp_path / "two"), words[2], words[0], "--out", str(tmp_path / "other")]) == 0
+    assert open_bundle(tmp_path / "other").certificate.confidence_if_selected == pytest.approx(0.8)
+
+
+def test_a_site_certifying_after_a_pool_counts_what_the_pool_chose_at_its_own_confidence(
+    clinic, bundle, tmp_path
+):
+    """The line of the site's ledger was written before anybody knew at which confidence, or how often."""
+    tables = {site: clinic(spread(65), name=site) for site in ("north", "south")}
+    for site, cases in tables.items():
+        assert tally(bundle, cases, site, tmp_path / f"{site}.json") == 0
+    words = [str(tmp_path / f"{site}.json") for site in tables]
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert main(["pool", str(bundle), *words, "--out", one, "--confidence", "0.9"]) == 0
+    assert main(["pool", one, *words, "--out", two, "--target", "0.9"]) == 0
+    of_site = tables["north"].with_name(ledger.LEDGER_FILE_NAME)
+    only_counted = of_site.read_bytes()
+    for name, left in (("one", 0.8), ("two", 0.7)):
+        alone = ["recertify", str(tmp_path / name), "--cases", str(tables["north"]), "--site", "north"]
+        alone += ["--out", str(tmp_path / f"{name}-alone"), "--second-look", "by itself"]
+        assert main(alone) == 0
+        certificate = open_bundle(tmp_path / f"{name}-alone").certificate
+        assert certificate.confidence_if_selected == pytest.approx(left)
+        of_site.write_bytes(only_counted)
+
+
 def test_what_a_site_chose_on_its_cases_before_it_counted_them_is_counted_against_the_pool(
     clinic, bundle, tmp_path, capsys
 ):

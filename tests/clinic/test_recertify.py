@@ -210,6 +210,19 @@ def test_a_verdict_on_the_old_threshold_is_not_shown_where_no_look_is_written_do
     assert len(ledger.read(grown.parent / ledger.LEDGER_FILE_NAME)) == 2
 
 
+def test_an_earlier_verdict_counts_at_the_confidence_of_the_old_certificate_not_at_that_of_the_new(
+    clinic, bundle, tmp_path, capsys
+):
+    """Both looks tested the old threshold at 95 %, though the first chose its new one at 99 %."""
+    first = clinic(spread(92))
+    assert recertify(bundle, first, tmp_path / "one", "--confidence", "0.99") == 0
+    grown = clinic(spread(94), name="later")
+    shutil.copy(first.parent / ledger.LEDGER_FILE_NAME, grown.parent)
+    assert recertify(bundle, grown, tmp_path / "two", "--second-look", "two more came in") == 0
+    assert "refuted; with 90% confidence only, if looks were repeated until it did" in capsys.readouterr().out
+    assert open_bundle(tmp_path / "two").certificate.confidence_if_selected == pytest.approx(0.94)
+
+
 def test_patients_are_the_unit_where_every_row_names_one(clinic, bundle, tmp_path, capsys):
     cases = [
         (logit, needs, {"patient_id": f"p{n // 2}", "lesion_id": f"l{n}"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lesion_triage.bundle.certificate import Look
 from lesion_triage.bundle.red_flags import NO_RED_FLAGS
 from lesion_triage.calibrate.cases import unit_indices
 from lesion_triage.calibrate.certificate import Verdict, sensitivity_verdict
 from lesion_triage.calibrate.clustered_proportions import has_clusters
+from lesion_triage.calibrate.policy_fit import selection_adjusted_confidence
 from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.clinic.cases import LocalCases
 
@@ -32,16 +35,15 @@ class OldCertificate:
     verdict: Verdict | None
     """None if the certificate counts another unit than these cases."""
     confidence_if_selected: float
-    """Confidence of the verdict if looks were repeated until it came out so: the certificate's, minus the
-    errors of the earlier looks."""
+    """Confidence of the verdict if looks were repeated until it came out so, by a union bound."""
 
 
-def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
+def old_certificate(local: LocalCases, earlier: Sequence[Look]) -> OldCertificate | None:
     """Test the bundle's existing certificate on the site's cases; None if it was issued on some of them.
 
     Args:
         local: the site's cases.
-        spent: sum of the error probabilities of earlier looks at them; 0 if there were none.
+        earlier: looks at them. Each may have shown a verdict on the same threshold.
     """
     if local.seen_before:
         return None
@@ -55,7 +57,9 @@ def old_certificate(local: LocalCases, spent: float) -> OldCertificate | None:
         verdict = sensitivity_verdict(
             positives, misses, certificate.target_sensitivity, certificate.confidence
         )
-    left = max(0.0, round(certificate.confidence - spent, 12))
+    # An earlier verdict erred at the confidence of this certificate, whatever that of its look's own choice.
+    tests = [min(look.confidence, certificate.confidence) for look in earlier]
+    left = selection_adjusted_confidence([certificate.confidence, *tests])
     return OldCertificate(certificate.certificate_id(), misses, misses_with_flags, positives, verdict, left)
 
 

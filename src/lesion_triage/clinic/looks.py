@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lesion_triage.bundle.certificate import Look
 from lesion_triage.calibrate import ledger
@@ -29,19 +29,41 @@ def earlier_looks(local: LocalCases, looks: tuple[ledger.Entry, ...]) -> tuple[L
     """Earlier looks at any of these cases, or with this model at any earlier state of the site's table.
 
     The looks of the bundle's own ledger are included if its threshold was chosen on some of these cases.
+
+    A tally's line does not tell at which confidence its counts chose a threshold, nor how often. So looks of
+    the bundle's ledger at this site's counts stand for as many of these lines, the latest.
     """
     certificate = local.bundle.certificate
+    inherited = (*certificate.ledger, ledger.look_from_certificate(certificate, certificate.policy_sha256))
+    counted = [look for look in looks if look.counted and look.model_sha256 == certificate.model_sha256]
+    pooled = pooled_looks(inherited, {look.site for look in counted}, certificate.model_sha256)
+    told = counted[max(len(counted) - len(pooled), 0) :]
     at_site = distinct_looks(
         ledger.looks_at_pictures(
-            looks,
+            [look for look in looks if look not in told],
             local.sha256,
             local.files_sha256,
             local.table.fingerprints(),
             certificate.model_sha256,
         )
     )
-    inherited = (*certificate.ledger, ledger.look_from_certificate(certificate, certificate.policy_sha256))
-    return distinct_looks((*inherited, *at_site)) if local.seen_before else at_site
+    if local.seen_before:
+        return distinct_looks((*inherited, *at_site))
+    return tuple(sorted((*at_site, *pooled), key=lambda look: look.looked_at))
+
+
+def pooled_looks(looks: Sequence[Look], sites: Collection[str], model_sha256: str) -> tuple[Look, ...]:
+    """The looks at counts of several sites, of which these are one or more, with this model.
+
+    A pooled certificate names its sites, joined by commas. One site's name may have a comma too, so a look
+    may be found here that was at another site: then one more is counted.
+    """
+    return tuple(
+        look
+        for look in looks
+        if look.model_sha256 == model_sha256
+        and any(site != look.site and f", {site}, " in f", {look.site}, " for site in sites)
+    )
 
 
 def distinct_looks(looks: Sequence[Look]) -> tuple[Look, ...]:

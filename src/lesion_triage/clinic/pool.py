@@ -25,6 +25,7 @@ from lesion_triage.calibrate.wording import assumptions, format_percent
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import add_target, require_place, save
 from lesion_triage.clinic.cases import LocalCases
+from lesion_triage.clinic.looks import pooled_looks
 from lesion_triage.clinic.new_bundle import seal_again, with_thresholds
 from lesion_triage.clinic.recertify import add_case_arguments
 from lesion_triage.console import echo
@@ -260,7 +261,9 @@ def pool(
     cases = sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode())
     known = (*before.ledger, ledger.look_from_certificate(before, before.policy_sha256))
     at_these = {cases, *(one.cases_sha256 for one in tallies)}
-    earlier = [look.confidence for look in known if look.cases_sha256 in at_these]
+    # An earlier pool of some of these sites, or of these and others, has another hash.
+    pooled = pooled_looks(known, {one.site for one in tallies}, before.model_sha256)
+    earlier = [look.confidence for look in known if look.cases_sha256 in at_these or look in pooled]
     earlier += [each for one in tallies for each in one.looked_before]
     certificate = Certificate(
         issued_at=timestamp(),

@@ -91,8 +91,8 @@ def main(arguments: argparse.Namespace) -> int:
     )
     certificate = bundle.certificate
     # A verdict is a look too, so it is shown only after this look has its line in the ledger.
-    spent = sum(1.0 - look.confidence for look in earlier)
-    old = None if may_have_been_pooled(local, ledger.read(ledger_path)) else old_certificate(local, spent)
+    pooled = may_have_been_pooled(local, ledger.read(ledger_path))
+    old = None if pooled else old_certificate(local, earlier)
     echo(f"  {describe(old, local)}")
     echo(
         f"  threshold {certificate.threshold:.6f} (was {local.bundle.policy.threshold:.6f}) certifies "
