@@ -226,14 +226,19 @@ class Page:
         max_body_bytes: int = MAX_SHORT_FORM_BYTES,
         reserve: Callable[[int], None] = lambda _: None,
     ) -> Form:
-        """The form in a request, proven to come from a page of its session.
+        """The form in a request, proven to come from a page of its session. Refusals may show it again.
 
         Raises:
             RequestError: ``not_allowed`` if it does not; or it cannot be read.
         """
+        request.state.form_to_show_again = Form()
         form = await receive_in_time(request, read_form(request, max_body_bytes, reserve))
         session = context_of(request).session
-        if session is None or not self.sessions.csrf_token_matches(session, form.get(CSRF_FIELD)):
+        is_proven = session is not None and self.sessions.csrf_token_matches(session, form.get(CSRF_FIELD))
+        # The token of a page that outlived its session proves nothing; the browser knows whose page it was.
+        if is_proven or request.headers.get("sec-fetch-site") == "same-origin":
+            request.state.form_to_show_again = form
+        if not is_proven:
             raise RequestError("not_allowed")
         return form
 
@@ -283,11 +288,17 @@ class Page:
         headers = {"Content-Language": language, "Vary": "Accept-Language, Cookie"}
         return Response(text, status, headers, media_type="text/html")
 
-    def render_error(self, request: Request, refusal: RequestError) -> Response:
-        """A refusal as a page that says what to do."""
+    def render_error(self, request: Request, refusal: RequestError, reason: str = "") -> Response:
+        """A refusal as a page that says what to do.
+
+        Args:
+            request: which is refused.
+            refusal: why.
+            reason: of a reading that was not recorded, to be copied by who wrote it; empty: none.
+        """
         request.state.problem = refusal.code
         text = context_of(request).texts.problem(refusal.code, number=(refusal.index or 0) + 1, fields="")
-        response = self._render_problem(request, refusal.problem_type.status, text)
+        response = self._render_problem(request, refusal.problem_type.status, text, reason)
         response.headers.update(refusal.headers)
         return response
 
@@ -301,8 +312,9 @@ class Page:
         text = context_of(request).texts("problem.strange_host")
         return self._render_problem(request, HTTPStatus.MISDIRECTED_REQUEST, text)
 
-    def _render_problem(self, request: Request, status: int, text: str) -> Response:
-        return self.render(request, "problem.html", status, text=text, request_id=request.state.request_id)
+    def _render_problem(self, request: Request, status: int, text: str, reason: str = "") -> Response:
+        request_id = request.state.request_id
+        return self.render(request, "problem.html", status, text=text, reason=reason, request_id=request_id)
 
 
 def proxy_token(request: Request) -> str:
@@ -315,6 +327,12 @@ def proxy_token(request: Request) -> str:
     )
     scheme, _, token = said[0].partition(" ") if len(said) == 1 else ("", "", "")
     return token if scheme.lower() == "bearer" else ""
+
+
+def form_to_show_again(request: Request) -> Form:
+    """What a refused form said, for who filled it in; empty if it was not read, or may be of another site."""
+    form: Form = getattr(request.state, "form_to_show_again", Form())
+    return form
 
 
 def page_of(request: Request) -> Page:

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from triage_server.case_pipeline import receive_in_time
 from triage_server.multipart import read_chunks
-from triage_server.page.context import SECURITY_HEADERS, page_of
+from triage_server.page.context import SECURITY_HEADERS, form_to_show_again, page_of
 from triage_server.problems import RequestError
 from triage_server.security import requested_hosts
 from triage_server.service import service_of
@@ -25,6 +25,7 @@ from triage_server.service import service_of
 PUBLIC_PATHS = frozenset({"/ui/login", "/ui/static/{name}"})
 """Routes that need no sign-in."""
 _SIGN_OUT_PATH = "/ui/logout"
+_READING_PATH = "/ui/cases/{number}/reading"
 
 log = logging.getLogger("triage_server")
 
@@ -68,17 +69,19 @@ async def respond(
                 await page.require_sign_in(request)
             response = await call_endpoint(request)
     except RequestError as refusal:
-        if refusal.code == "not_authenticated":
+        reason = await _unrecorded_reason(request, path)
+        if refusal.code == "not_authenticated" and not reason:
             request.state.problem = refusal.code
             response = await _redirect_to_sign_in(request, path)
         else:
-            response = page.render_error(request, refusal)
+            response = page.render_error(request, refusal, reason)
     except (HTTPException, ClientDisconnect):
         raise
     except Exception as error:
         identified = {"fields": {"request_id": request.state.request_id}}
         log.error("internal error", exc_info=error, extra=identified)
-        response = page.render_error(request, RequestError("internal_error"))
+        reason = await _unrecorded_reason(request, path)
+        response = page.render_error(request, RequestError("internal_error"), reason)
     response.headers.update(SECURITY_HEADERS)
     return response
 
@@ -88,13 +91,29 @@ def page_router() -> APIRouter:
     return APIRouter(prefix="/ui", route_class=PageRoute, include_in_schema=False)
 
 
+async def _unrecorded_reason(request: Request, path: str | None) -> str:
+    """What a reader wrote in a form that is refused: some browsers keep nothing of it on the way back."""
+    if request.method != "POST" or path != _READING_PATH:
+        return ""
+    if not _is_read(request):
+        with suppress(RequestError):
+            await page_of(request).read_form(request)
+    return form_to_show_again(request).get("reason")
+
+
 async def _redirect_to_sign_in(request: Request, path: str | None) -> Response:
     """Redirect to sign-in; whoever sent a form after the session's end is told that nothing was kept."""
     if request.method != "POST" or path == _SIGN_OUT_PATH:
         return redirect("/ui/login")
-    with suppress(RequestError):
-        await receive_in_time(request, _drain_body(request))
+    if not _is_read(request):
+        with suppress(RequestError):
+            await receive_in_time(request, _drain_body(request))
     return redirect("/ui/login", kept="nothing")
+
+
+def _is_read(request: Request) -> bool:
+    """Whether the form was read before it was refused, as far as it came."""
+    return hasattr(request.state, "form_to_show_again")
 
 
 async def _drain_body(request: Request) -> None:

@@ -22,7 +22,7 @@ from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.case_pipeline import record_event
 from triage_server.page import certificate_view, export, sign_in, submission
-from triage_server.page.context import Page, context_of, page_of
+from triage_server.page.context import Page, context_of, form_to_show_again, page_of
 from triage_server.page.forms import Form
 from triage_server.page.history import questions_for
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
@@ -101,15 +101,14 @@ async def new(request: Request) -> Response:
 @router.post("/cases")
 async def send(request: Request) -> Response:
     """Score a case and put it into the queue."""
-    page = page_of(request)
-    pending = submission.PendingSubmission()
     try:
-        number = await submission.submit_case(page, request, pending)
+        number = await submission.submit_case(page_of(request), request)
     except RequestError as refusal:
-        if pending.form is None:
+        form = form_to_show_again(request)
+        if not form.fields:
             raise
         request.state.problem = refusal.code
-        return _render_form(request, pending.form, refusal)
+        return _render_form(request, form, refusal)
     return redirect("/ui", done="sent", case=number)
 
 

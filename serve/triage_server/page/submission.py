@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 
@@ -43,21 +43,12 @@ _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 _FIELD_BY_ERROR = {"earlier_case_not_found": "earlier_case"}
 
 
-@dataclass
-class PendingSubmission:
-    """What is known of a case on its way in, for the form and for the log."""
-
-    form: Form | None = None
-    """None: not read yet, or not from a page of its session."""
-    line: dict[str, object] = field(default_factory=lambda: {"face": "page"})
-
-
 def accepted_types() -> tuple[str, ...]:
     """Media types of photographs, and file extensions, because browsers may know no type for DICOM."""
     return (*_IMAGE_TYPES, DICOM_TYPE, ".dcm") if available() else _IMAGE_TYPES
 
 
-async def submit_case(page: Page, request: Request, pending: PendingSubmission) -> str:
+async def submit_case(page: Page, request: Request) -> str:
     """Score the case in a request and queue it.
 
     Returns:
@@ -66,7 +57,8 @@ async def submit_case(page: Page, request: Request, pending: PendingSubmission) 
     Raises:
         RequestError: nothing was stored.
     """
-    service, line = service_of(request), pending.line
+    service = service_of(request)
+    line: dict[str, object] = {"face": "page"}
     async with recording_refusals(request, line):
         await service.recorder.require_writable()
         # No place is held during a database call: a database that hangs would take all places from the
@@ -75,7 +67,7 @@ async def submit_case(page: Page, request: Request, pending: PendingSubmission) 
         with ExitStack() as resources:
             counted_bytes = resources.enter_context(service.pool.count_bytes())
             with service.pool.reserve_slot():
-                form = pending.form = await page.read_form(
+                form = await page.read_form(
                     request, service.settings.max_body_bytes, counted_bytes.reserve_bytes
                 )
             case = SentCase(form.images, parse_history(form, questions_for(service.bundle)))

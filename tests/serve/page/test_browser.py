@@ -252,6 +252,37 @@ def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
         assert server.stop() == 0
 
 
+def test_reason_that_is_sent_when_the_session_has_ended_is_not_lost(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        send_cases_by_http(server.url, [photographs["below"]])
+        chromium.get(f"{server.url}/ui")
+        chromium.find_element(By.CSS_SELECTOR, ".entry h2 a").click()
+        WebDriverWait(chromium, PATIENCE_S).until(
+            lambda _: chromium.find_elements(By.ID, "decision-override")
+        )
+        chromium.find_element(By.ID, "decision-override").click()
+        chromium.find_element(By.ID, "reason").send_keys("seen last week, and wider since")
+        chromium.delete_all_cookies()
+        chromium.find_element(By.CSS_SELECTOR, "form[action$=reading] [type=submit]").click()
+        WebDriverWait(chromium, PATIENCE_S).until(
+            lambda _: chromium.find_elements(By.CSS_SELECTOR, "[readonly]")
+        )
+        kept = chromium.find_element(By.ID, "reason")
+        assert kept.get_attribute("value") == "seen last week, and wider since"
+        assert "was not recorded" in chromium.find_element(By.CSS_SELECTOR, "[role=alert]").text
+        screenshot(chromium, "reading-lost")
+        chromium.find_element(By.CSS_SELECTOR, "main .button").click()
+        wait_for_path(chromium, "/ui/login")
+        assert server.stop() == 0
+
+
 def test_upload_that_was_stopped_can_be_sent_again(
     start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, chromium: webdriver.Chrome
 ) -> None:

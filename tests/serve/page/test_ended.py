@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 import httpx_60s
 import tiny_bundle
 from triage_server import lingering_close
+from triage_server.api_keys import new_key
 from triage_server.page.texts import LANGUAGES, Texts
 
 FORM_LOST_URL = "/ui/login?kept=nothing"
@@ -72,6 +76,55 @@ def test_who_looks_or_leaves_has_lost_nothing(browser: Any) -> None:
     left = browser.send("POST", "/ui/logout", data={"form_token": token})
     assert left.headers["location"] == "/ui/login"
     assert Texts("en")("login.lost") not in browser.get("/ui/login").text
+
+
+def refuse_session(browser: Any, tmp_path: Path, key: str) -> None:
+    browser.cookies = httpx.Cookies()
+
+
+def sign_in_again(browser: Any, tmp_path: Path, key: str) -> None:
+    browser.sign_in("B", key)
+
+
+def break_database(browser: Any, tmp_path: Path, key: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite")) as database:
+        database.execute("DROP TABLE readings")
+
+
+def use_up_requests(browser: Any, tmp_path: Path, key: str) -> None:
+    for _ in range(20):
+        browser.get("/ui/pulse")
+
+
+@pytest.mark.parametrize(
+    ("happen", "status"),
+    [(refuse_session, 401), (sign_in_again, 403), (break_database, 503), (use_up_requests, 429)],
+)
+def test_reason_of_a_reading_that_is_not_recorded_is_shown_to_who_wrote_it(
+    happen: Callable[[Any, Path, str], None], status: int, open_page: Any, browse: Any, tmp_path: Path
+) -> None:
+    key = new_key(tmp_path / "keys", "one", "clinic")
+    browser = browse(open_page(api_keys_file=tmp_path / "keys", rate_per_minute=20))
+    browser.sign_in("A", key)
+    number = browser.send_case(REFERRED)
+    reading = {
+        "form_token": browser.token(),
+        "decision": "override",
+        "reason": "Zz <b>reason",
+        "readings": "0",
+    }
+    happen(browser, tmp_path, key)
+
+    def send(site: str) -> httpx.Response:
+        headers = {"Sec-Fetch-Site": site}
+        return browser.send("POST", f"/ui/cases/{number}/reading", data=reading, headers=headers)
+
+    refused = send("same-origin")
+    assert refused.status_code == status
+    assert re.search(r"<textarea [^>]*readonly[^>]*>Zz &lt;b&gt;reason</textarea>", refused.text)
+    assert ('href="/ui/login"' in refused.text) is (status == 401)
+    if status in (401, 403):  # its token proves nothing
+        assert "Zz" not in send("cross-site").text  # another site's words are not shown as a reader's
 
 
 def test_upload_of_many_bytes_or_with_a_pause_is_answered_and_not_cut_off(

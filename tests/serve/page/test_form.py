@@ -76,6 +76,24 @@ def test_too_many_photographs_leave_the_history_as_it_was_told(browser: Any) -> 
     assert browser.app.state.page.queue.waiting_cases()[0].count == 0
 
 
+def test_form_of_an_ended_session_leaves_the_history_as_it_was_told_to_who_has_signed_in_again(
+    browser: Any,
+) -> None:
+    fields = {"form_token": browser.token(), "age_years": "61", "bleeding": "yes"}
+    browser.sign_in()
+
+    def send(site: str) -> Any:
+        files, headers = [("image", ("a.jpg", PICTURE))], {"Sec-Fetch-Site": site}
+        return browser.send("POST", "/ui/cases", data=fields, files=files, headers=headers)
+
+    refused = send("same-origin")
+    assert refused.status_code == 403
+    check_history_is_kept(refused.text)
+    assert fields["form_token"] not in refused.text
+    assert 'value="61"' not in send("cross-site").text
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 0
+
+
 def test_case_that_the_server_could_not_take_leaves_the_history_as_it_was_told(
     browser: Any, tmp_path: Path
 ) -> None:
