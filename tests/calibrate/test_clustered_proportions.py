@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.clustered_proportions import clustered_proportion
@@ -51,6 +52,42 @@ def test_intervals_of_clustered_cases_cover_as_often_as_they_say(share, alike, u
         found = clustered_proportion(random.random(owners.size) < own[owners], owners)
         held += found.low <= share <= found.high
     assert held >= 0.93 * 300
+
+
+@pytest.mark.parametrize(
+    ("single", "large", "size", "covered"),
+    [(60, 12, 5, 0.949), (50, 30, 3, 0.949), (100, 10, 8, 0.949), (200, 4, 10, 0.949), (80, 1, 40, 0.92)],
+)
+def test_units_of_unequal_size_whose_cases_are_copies_are_covered_as_the_docstring_says(
+    single, large, size, covered
+):
+    """All outcomes of units with one case and units with several, weighed by their law: no simulation."""
+    cases = single + large * size
+    units = np.concatenate([np.arange(single), np.repeat(single + np.arange(large), size)])
+    found = [clustered_proportion(np.arange(cases) < right, units) for right in range(cases + 1)]
+    low, high = np.array([(one.low, one.high) for one in found]).T
+    one, other = np.divmod(np.arange((single + 1) * (large + 1)), large + 1)
+    right = one + size * other
+    for share in (
+        0.003,
+        0.01,
+        0.02,
+        0.05,
+        0.075,
+        0.1,
+        0.2,
+        0.35,
+        0.5,
+        0.65,
+        0.8,
+        0.9,
+        0.95,
+        0.98,
+        0.99,
+        0.997,
+    ):
+        chance = binom.pmf(one, single, share) * binom.pmf(other, large, share)
+        assert chance[(low[right] <= share) & (share <= high[right])].sum() >= covered
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95])
