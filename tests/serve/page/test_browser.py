@@ -427,20 +427,22 @@ def test_reader_with_a_long_name_makes_no_page_wider_than_a_phone(
 def check_narrow_dark_and_print(chromium: webdriver.Chrome, url: str, number: str) -> None:
     """Narrow, nothing is wider than the screen; dark and printed it is for people to look at."""
     paths = ("", "/new", "/read", "/certificate", f"/cases/{number}", "/nothing-here")
-    for width, scheme in ((320, "light"), (1280, "dark")):
+    chromium.execute_cdp_cmd("Network.enable", {})
+    for width, scheme, language in ((320, "light", "en"), (320, "light", "de"), (1280, "dark", "en")):
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         metrics = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
         chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        headers = {"headers": {"Accept-Language": language}}
+        chromium.execute_cdp_cmd("Network.setExtraHTTPHeaders", headers)
         for path in paths:
             chromium.get(f"{url}/ui{path}")
             wide = chromium.execute_script("return document.documentElement.scrollWidth")
             assert wide <= width, f"{path or 'queue'} is {wide} px wide on a screen of {width}"
             leave = chromium.find_element(By.CSS_SELECTOR, ".leave button")
             assert leave.size["height"] < 60, "the word on the button is broken into lines"
-            full_page_screenshot(
-                chromium, width, f"{width}-{scheme}-{path.strip('/').split('/')[0] or 'queue'}"
-            )
+            name = path.strip("/").split("/")[0] or "queue"
+            full_page_screenshot(chromium, width, f"{width}-{scheme}-{language}-{name}")
     chromium.get(f"{url}/ui/cases/{number}")
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
     full_page_screenshot(chromium, 800, "print-case")
