@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar, cast
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -300,6 +301,16 @@ class Page:
         text = context_of(request).texts.problem(refusal.code, number=(refusal.index or 0) + 1, fields="")
         response = self._render_problem(request, refusal.problem_type.status, text, reason)
         response.headers.update(refusal.headers)
+        return response
+
+    def render_again(self, request: Request) -> Response:
+        """A page that leads to the same address, so that the browser sends the session's cookie.
+
+        Otherwise a link from elsewhere would end at the sign-in, and its session would replace the reader's.
+        """
+        target = quote(request.scope["path"])
+        response = self.render(request, "again.html", target=target)
+        response.headers["Refresh"] = f"0;url={target}"
         return response
 
     def render_misdirected(self, request: Request) -> Response:

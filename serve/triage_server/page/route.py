@@ -64,6 +64,8 @@ async def respond(
     try:
         if not page.allows_hosts(requested_hosts(request.headers)):
             response = page.render_misdirected(request)
+        elif _follows_link_from_elsewhere(request):
+            response = page.render_again(request)
         else:
             if path is not None and path not in PUBLIC_PATHS:
                 await page.require_sign_in(request)
@@ -84,6 +86,12 @@ async def respond(
         response = page.render_error(request, RequestError("internal_error"), reason)
     response.headers.update(SECURITY_HEADERS)
     return response
+
+
+def _follows_link_from_elsewhere(request: Request) -> bool:
+    """Whether a browser left out the session's cookie, which it sends only with links of this server."""
+    fetch = [request.headers.get(f"sec-fetch-{name}") for name in ("site", "mode")]
+    return request.method in ("GET", "HEAD") and fetch == ["cross-site", "navigate"]
 
 
 def page_router() -> APIRouter:

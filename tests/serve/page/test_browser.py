@@ -283,6 +283,30 @@ def test_reason_that_is_sent_when_the_session_has_ended_is_not_lost(
         assert server.stop() == 0
 
 
+def test_link_from_elsewhere_opens_a_case_and_signs_nobody_out(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        send_cases_by_http(server.url, [photographs["below"]])
+        chromium.get(f"{server.url}/ui")
+        number = chromium.find_element(By.CSS_SELECTOR, ".entry h2").text
+        record = tmp_path / "record.html"
+        for target in (f"/ui/cases/{number}", "/ui/login"):
+            record.write_text(f'<a href="{server.url}{target}">elsewhere</a>')
+            chromium.get(record.as_uri())
+            chromium.find_element(By.TAG_NAME, "a").click()
+            WebDriverWait(chromium, PATIENCE_S).until(
+                lambda _: chromium.find_elements(By.CSS_SELECTOR, ".leave")  # signed in
+            )
+            assert chromium.current_url == f"{server.url}{target}"
+        assert server.stop() == 0
+
+
 def test_upload_that_was_stopped_can_be_sent_again(
     start: Callable[..., Any], tiny_bundle: Path, tmp_path: Path, chromium: webdriver.Chrome
 ) -> None:

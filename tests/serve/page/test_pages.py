@@ -302,6 +302,26 @@ def test_page_and_interface_know_this_machine_by_the_same_names(
     assert one.get("/v1/bundle", headers={"Host": host}).status_code == (200 if here else 403)
 
 
+@pytest.mark.parametrize(
+    "path", ["/ui", "/ui/login", "/ui/cases/2222-2222", "/ui/\u00e9%0D%0Ax", "/ui/nothing"]
+)
+def test_link_from_elsewhere_is_followed_once_more_from_here_and_begins_no_session(
+    path: str, browser: Any, browse: Any
+) -> None:
+    """A browser sends no strict cookie with it, and a new one would take the place of the reader's."""
+    stranger = browse(browser.app)
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    first = stranger.get(path, headers=headers)
+    assert first.status_code == 200
+    assert "set-cookie" not in first.headers
+    delay, _, target = first.headers["refresh"].partition(";url=")
+    assert delay == "0"
+    assert f'href="{target}"' in first.text
+    assert httpx.URL(target).path == httpx.URL(path).path
+    again = stranger.get(target, headers=headers | {"Sec-Fetch-Site": "same-origin"})
+    assert "refresh" not in again.headers
+
+
 # Forms
 
 
@@ -535,6 +555,13 @@ def test_reader_who_writes_from_right_to_left_can(browser: Any) -> None:
     (reader,) = re.findall(r'<input id="reader"[^>]*>', browser.get("/ui/login").text)
     assert 'dir="auto"' in reason
     assert 'dir="auto"' in reader
+
+
+def test_title_says_once_what_a_page_is(browser: Any) -> None:
+    paths = (*PAGES, "/ui/login", f"/ui/cases/{browser.send_case(REFERRED)}")
+    titles = [re.findall("<title>(.*)</title>", browser.get(path).text)[0].split(" · ") for path in paths]
+    assert all(len({*title}) == 2 for title in titles), titles
+    assert len({title[0] for title in titles}) == len(paths)
 
 
 def test_no_two_parts_of_a_page_have_the_same_name(browser: Any) -> None:
