@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from scipy.stats import binom, binomtest
 
 import tiny_bundle as tiny
 from histories import flag
@@ -10,6 +12,7 @@ from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.bundle.store import seal
+from lesion_triage.calibrate.decision_analysis import predictive_values_by_bayes
 from lesion_triage.config import Evaluate
 from lesion_triage.evaluate.results import evaluate
 from lesion_triage.predictions import Predictions
@@ -86,3 +89,26 @@ def test_a_bin_of_the_reliability_diagram_counts_a_patient_once(tmp_path):
     once, five = bins(tmp_path / "once", 1), bins(tmp_path / "five", 5)
     assert len(once) == 2
     assert five == [pytest.approx(interval) for interval in once]
+
+
+def test_predictive_values_are_joined_with_what_drawing_patients_says_of_both_shares(tmp_path):
+    """One patient has 40 of 120 positive cases, all referred; of the 80 other patients 8 are referred."""
+    rows = [
+        *(row(f"a-{n}", f"a-{n}", 2.0, True, unit_id="a") for n in range(40)),
+        *(row(f"b-{n}", f"b-{n}", 2.0 if n < 8 else -2.0, True) for n in range(80)),
+        *(row(f"c-{n}", f"c-{n}", 2.0 if n < 50 else -2.0, False) for n in range(100)),
+    ]
+    table = Predictions("external", "e" * 64, "f" * 64, sha256_of(tiny.GRAPH), tuple(rows))
+    found = evaluate(table, tiny.make(tmp_path / "bundle"), Evaluate(bootstrap_draws=4000))
+    # Among the positive cases of a draw, patient a comes k times and r of the others are referred. The number
+    # of these others varies too, as negative cases are drawn with them; its effect is below the tolerance.
+    k, r = (part.ravel() for part in np.meshgrid(np.arange(12), np.arange(82)))
+    chance = binom.pmf(k, 81, 1 / 81) * binom.pmf(r, 81 - k, 0.1)
+    share = (40 * k + r) / (39 * k + 81)
+    order = np.argsort(share)
+    low = share[order][np.searchsorted(np.cumsum(chance[order]), 0.0125)]
+    spared = binomtest(50, 100).proportion_ci(0.975, "exact").low
+    for values in found.predictive_values:
+        ppv, npv = predictive_values_by_bayes(low, spared, values.prevalence)
+        assert values.ppv.low == pytest.approx(float(ppv), rel=0.2)
+        assert 1 - values.npv.low == pytest.approx(1 - float(npv), rel=0.02)

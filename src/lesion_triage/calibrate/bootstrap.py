@@ -43,8 +43,9 @@ def bootstrap(
     seed: int,
     units: NDArray[np.intp] | None = None,
     boundaries: Iterable[float] = (),
+    confidence: float = INTERVAL_CONFIDENCE,
 ) -> tuple[Estimate | None, ...]:
-    """Measure a sample, with 95 % percentile intervals. All numbers share the same draws.
+    """Measure a sample, with percentile intervals. All numbers share the same draws.
 
     Point values are exact for any number of cases. Above ``MERGE_ABOVE`` distinct scores, draws are measured
     on about 500 merged cells; the error that merging makes on the sample itself is corrected in every draw.
@@ -57,6 +58,7 @@ def bootstrap(
         units: number of the unit that each case belongs to, shape (n,), in the order of the original data.
             Whole units are drawn, since the cases of one patient are not independent. None draws cases.
         boundaries: scores that ``measure`` compares with, besides the threshold.
+        confidence: of the intervals, two-sided.
 
     Returns:
         None for a number that is not defined on the sample, or in fewer than 95 % of the draws.
@@ -71,16 +73,19 @@ def bootstrap(
     )
     drawn += point - measure(cells, cells.sample_counts())[0]
     return tuple(
-        percentile_interval(float(value), column) for value, column in zip(point, drawn.T, strict=True)
+        percentile_interval(float(value), column, confidence)
+        for value, column in zip(point, drawn.T, strict=True)
     )
 
 
-def percentile_interval(value: float, drawn: Floats) -> Estimate | None:
-    """The middle 95 % of the draws; None if ``value`` or more than 5 % of the draws are not finite."""
+def percentile_interval(
+    value: float, drawn: Floats, confidence: float = INTERVAL_CONFIDENCE
+) -> Estimate | None:
+    """The middle ``confidence`` of the draws; None if ``value`` or more than 5 % of them are not finite."""
     defined = drawn[np.isfinite(drawn)]
     if not math.isfinite(value) or defined.size < _DEFINED_SHARE * drawn.size:
         return None
-    tail = (1 - INTERVAL_CONFIDENCE) / 2
+    tail = (1 - confidence) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
     return Estimate(value, float(low), float(high), int(defined.size))
 

@@ -18,18 +18,21 @@ from lesion_triage.bundle.certificate import (
     GroupRow,
 )
 from lesion_triage.bundle.policy import UNKNOWN_GROUP, age_bands, group_of
-from lesion_triage.calibrate.bootstrap import Estimate, bootstrap
+from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
 from lesion_triage.calibrate.metrics import (
     Proportion,
     Sample,
     auroc_with_interval,
-    sensitivity,
-    specificity,
 )
 from lesion_triage.config import Evaluate
-from lesion_triage.evaluate.slices import MINIMUM_PER_CLASS, Outcomes, has_enough_scores
+from lesion_triage.evaluate.slices import (
+    MINIMUM_PER_CLASS,
+    Outcomes,
+    bootstrap_class_rates,
+    has_enough_scores,
+)
 
 Status = Literal["certified", "not_certifiable", "not_asked"]
 
@@ -156,13 +159,8 @@ def _measure_group(
     specificity_result: Proportion | None = None
     auroc_result: Estimate | None = None
     if positives >= MINIMUM_PER_CLASS or negatives >= MINIMUM_PER_CLASS:
-        sample = Sample.of(referred.astype(np.float64), truth, 1.0)
-        sensitivity_estimate, specificity_estimate = bootstrap(
-            sample,
-            lambda cells, counts: np.column_stack([sensitivity(cells, counts), specificity(cells, counts)]),
-            config.bootstrap_draws,
-            config.seed,
-            bootstrap_units,
+        sensitivity_estimate, specificity_estimate = bootstrap_class_rates(
+            referred, truth, bootstrap_units, config
         )
         sensitivity_result = (
             clustered_proportion(referred[truth], units[truth], sensitivity_estimate)

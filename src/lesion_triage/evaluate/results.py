@@ -16,6 +16,7 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition
 from lesion_triage.bundle.store import Bundle
+from lesion_triage.calibrate.bootstrap import Estimate
 from lesion_triage.calibrate.cases import unit_indices
 from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
 from lesion_triage.calibrate.curves import (
@@ -41,7 +42,14 @@ from lesion_triage.evaluate.decided_cases import DecidedCases
 from lesion_triage.evaluate.groups import GroupResult, measure_groups
 from lesion_triage.evaluate.intervals import interval_of
 from lesion_triage.evaluate.metadata_baseline import MetadataBaseline, measure_metadata
-from lesion_triage.evaluate.slices import Outcomes, Slice, SliceResult, measure_slice, slices_of
+from lesion_triage.evaluate.slices import (
+    Outcomes,
+    Slice,
+    SliceResult,
+    bootstrap_class_rates,
+    measure_slice,
+    slices_of,
+)
 from lesion_triage.predictions import Predictions
 
 FORMAT = 5
@@ -228,7 +236,7 @@ def evaluate(
         histogram=score_histogram(sample),
         decision_curve=benefit_curves[0],
         policy_decision_curve=benefit_curves[1],
-        predictive_values=_predictive_values(outcomes) if both_classes else (),
+        predictive_values=_predictive_values(outcomes, config) if both_classes else (),
         predictive_values_exact=not any(
             has_clusters(outcomes.units[members]) for members in (positive, ~positive)
         ),
@@ -242,14 +250,17 @@ def evaluate(
     )
 
 
-def _predictive_values(outcomes: Outcomes) -> tuple[PredictiveValues, ...]:
+def _predictive_values(outcomes: Outcomes, config: Evaluate) -> tuple[PredictiveValues, ...]:
     """Of the whole policy, from its sensitivity and specificity with their intervals."""
     positive, referred, units = outcomes.positive, outcomes.referred, outcomes.units
-    return predictive_values(
-        clustered_proportion(referred[positive], units[positive], confidence=BONFERRONI_PAIR_CONFIDENCE),
-        clustered_proportion(~referred[~positive], units[~positive], confidence=BONFERRONI_PAIR_CONFIDENCE),
-        PREVALENCES,
+    drawn: tuple[Estimate | None, ...] = (None, None)
+    if has_clusters(units):
+        drawn = bootstrap_class_rates(referred, positive, units, config, BONFERRONI_PAIR_CONFIDENCE)
+    found, spared = (
+        clustered_proportion(right[members], units[members], of_draws, BONFERRONI_PAIR_CONFIDENCE)
+        for right, members, of_draws in zip((referred, ~referred), (positive, ~positive), drawn, strict=True)
     )
+    return predictive_values(found, spared, PREVALENCES)
 
 
 def _abstention(part: Slice, outcomes: Outcomes) -> Abstention:

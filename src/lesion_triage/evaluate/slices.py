@@ -15,9 +15,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.calibrate.bootstrap import INTERVAL_CONFIDENCE, Estimate, bootstrap
 from lesion_triage.calibrate.cases import Case
 from lesion_triage.calibrate.clustered_proportions import clustered_proportion, has_clusters
-from lesion_triage.calibrate.metrics import SCORE_METRICS, Estimate, Proportion, Sample, summarise
+from lesion_triage.calibrate.metrics import (
+    SCORE_METRICS,
+    Proportion,
+    Sample,
+    sensitivity,
+    specificity,
+    summarise,
+)
 from lesion_triage.config import Evaluate
 from lesion_triage.data.records import HISTOPATHOLOGY
 from lesion_triage.evaluate.intervals import interval_of
@@ -153,6 +161,24 @@ def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceRes
         specificity_exact=clustered_proportion(~referred[~truth], units[~truth], metrics["specificity"]),
         referral_rate_exact=clustered_proportion(referred, units, metrics["referral_rate"]),
         note="",
+    )
+
+
+def bootstrap_class_rates(
+    referred: NDArray[np.bool_],
+    positive: NDArray[np.bool_],
+    units: NDArray[np.intp] | None,
+    config: Evaluate,
+    confidence: float = INTERVAL_CONFIDENCE,
+) -> tuple[Estimate | None, ...]:
+    """Sensitivity and specificity with percentile intervals from drawing units; None draws cases."""
+    return bootstrap(
+        Sample.of(referred.astype(np.float64), positive, 1.0),
+        lambda cells, counts: np.column_stack([sensitivity(cells, counts), specificity(cells, counts)]),
+        config.bootstrap_draws,
+        config.seed,
+        units,
+        confidence=confidence,
     )
 
 
