@@ -165,6 +165,25 @@ def test_own_scores_give_the_mean_over_every_possible_draw(positive, negative, p
     )
 
 
+@given(
+    positive=st.lists(st.integers(0, 4), min_size=1, max_size=4),
+    negative=st.lists(st.integers(0, 4), min_size=1, max_size=6),
+    positives=st.integers(1, 4),
+    target=st.sampled_from((0.2, 0.3, 0.5)),
+)
+@settings(deadline=None)
+def test_own_scores_give_the_quantiles_over_every_possible_draw(positive, negative, positives, target):
+    pool, rest = np.array(positive, dtype=float), np.array(negative, dtype=float)
+    found = forecast(positives, target, 0.6, EmpiricalPopulation(pool, rest))
+    if found is None:
+        assert target**positives > 1 - 0.6
+        return
+    draws = np.stack([axis.ravel() for axis in np.meshgrid(*[pool] * positives)])
+    specificity = np.sort((rest[:, None] < np.sort(draws, axis=0)[found.misses]).mean(axis=0))
+    for quantile, level in ((found.specificity.low, 0.05), (found.specificity.high, 0.95)):
+        assert quantile == pytest.approx(specificity[math.ceil(level * specificity.size) - 1], abs=1e-9)
+
+
 def test_own_scores_give_what_resampled_certificates_give():
     rng = np.random.default_rng(2)
     positive, negative = np.round(rng.normal(2, 1, 150), 1), np.round(rng.normal(0, 1, 400), 1)
