@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lesion_triage import config_file, runs
+from lesion_triage.bundle.files import temporary_path
 from lesion_triage.config import Config
 from lesion_triage.errors import RunError
 
@@ -141,6 +142,23 @@ def test_a_finished_stage_is_taken_over_whole(root):
     assert new.is_up_to_date("manifest", "in")
     assert old.is_up_to_date("manifest", "in")
     assert new.record("manifest") == old.record("manifest")
+
+
+def test_what_a_killed_write_left_beside_an_output_goes_with_it(root):
+    run = runs.make(config(), root)
+    killed = (
+        "import os, pathlib, sys\n"
+        "from lesion_triage.bundle.files import write_atomically\n"
+        "os.fsync = lambda handle: os._exit(9)\n"
+        "write_atomically(pathlib.Path(sys.argv[1]) / 'model.onnx', b'graph')\n"
+    )
+    assert subprocess.run([sys.executable, "-c", killed, str(run.folder)], check=False).returncode == 9
+    temporary_path(run.folder / "bundle").mkdir()
+    (run.folder / ".model.onnx.notes").write_text("somebody's own")
+    kept = {"config.yaml", "config.sha256", ".model.onnx.notes"}
+    assert len({path.name for path in run.folder.iterdir()} - kept) == 2
+    run.clear(["model.onnx", "bundle"])
+    assert {path.name for path in run.folder.iterdir()} == kept
 
 
 def test_what_is_taken_over_is_a_copy(root):

@@ -21,7 +21,7 @@ from typing import Any
 
 from lesion_triage import locks
 from lesion_triage.bundle.document import canonical_json, sha256_of
-from lesion_triage.bundle.files import append_line, write_atomically
+from lesion_triage.bundle.files import append_line, remove_with_leftovers, write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import echo
 from lesion_triage.data.walk import walk_folders
@@ -106,11 +106,7 @@ class Run:
     def clear(self, outputs: Sequence[str]) -> None:
         """Remove what an interrupted or outdated attempt left behind."""
         for name in outputs:
-            path = self.folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove_with_leftovers(self.folder / name)
 
     def _write(self, stage: str, record: StageRecord) -> None:
         (self.folder / "stages").mkdir(exist_ok=True)

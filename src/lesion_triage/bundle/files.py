@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a temporary file beside ``path``, flush to disk, rename: the file is complete or absent."""
-    # The process id alone is not unique: two machines that share a disk may have the same one.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(path)
     try:
         with temporary.open("wb") as stream:
             stream.write(content)
@@ -20,6 +21,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """A free name beside ``path`` for a file or folder that is renamed to it when complete."""
+    # The process id alone is not unique: two machines that share a disk may have the same one.
+    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def remove_with_leftovers(path: Path) -> None:
+    """Remove a file or folder, if there, and every temporary one of writes to it that were killed.
+
+    Nobody else may be writing to ``path``.
+    """
+    for found in (path, *path.parent.glob(f".{glob.escape(path.name)}.*.tmp")):
+        if found.is_dir():
+            shutil.rmtree(found)
+        else:
+            found.unlink(missing_ok=True)
 
 
 def append_line(path: Path, line: str) -> None:

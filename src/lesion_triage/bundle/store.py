@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from pydantic import ValidationError
 from lesion_triage import __version__
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.document import Document, canonical_json, first_problem, sha256_of, timestamp
-from lesion_triage.bundle.files import flush, write_atomically
+from lesion_triage.bundle.files import flush, temporary_path, write_atomically
 from lesion_triage.bundle.fingerprints import UsedPictures
 from lesion_triage.bundle.schema import (
     SCHEMA_VERSION,
@@ -249,7 +248,7 @@ def _write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write all files in the order given, then rename the folder to its final name."""
     if os.path.lexists(folder):
         raise BundleError(f"{folder}: exists; a sealed bundle is never overwritten, choose another folder.")
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(folder)
     try:
         (temporary / SELFTEST_FOLDER).mkdir(parents=True)
         for file, content in contents.items():
