@@ -155,6 +155,15 @@ def test_an_error_of_a_whole_section_does_not_repeat_it_with_the_password_in_it(
     assert "secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("misplaced", ["{0}", "[{0}]", "{{uri: [{0}]}}", "{{uri: {{host: {0}}}}}"])
+def test_an_address_in_the_wrong_place_is_repeated_without_its_password(written, misplaced):
+    tracking = misplaced.format("'http://ada:sec@ret@127.0.0.1'")
+    with pytest.raises(ConfigError, match=r"tracking.*: Input should be a valid") as caught:
+        load(written(f"{MINIMAL}tracking: {tracking}\n"))
+    assert "ada" not in str(caught.value)
+    assert "ret" not in str(caught.value)
+
+
 def test_the_ends_of_the_ranges_are_taken(written):
     text = "seed: 4294967295\nsplit: {seed: 0}\nexport: {opset: 25}\ntrain: {epochs: 1, probe: true}\n"
     loaded = load(written(MINIMAL + text))

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from lesion_triage import red_flags_file, strict_yaml
 from lesion_triage.config import Config
-from lesion_triage.errors import ConfigError, hint
+from lesion_triage.errors import ConfigError, hint, without_password
 
 DATA_ROOT_VARIABLE = "LESION_TRIAGE_DATA_ROOT"
 
@@ -126,7 +126,8 @@ def error_sentence(error: ValidationError, model: type[BaseModel]) -> str:
             parts.append(f"unknown key '{where}'; {what}")
         else:
             message = problem["msg"].removeprefix("Value error, ")
-            found = "" if isinstance(problem["input"], Mapping) else f"; found {problem['input']!r}"
+            given = problem["input"]
+            found = "" if isinstance(given, Mapping) else f"; found {without_password(repr(given))}"
             parts.append(f"{where or 'configuration'}: {message}{found}.")
     return " ".join(parts)
 

@@ -110,7 +110,7 @@ def _server(bundle: Path) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RunError(f"the server did not start: {log.read_text(errors='replace')[-500:]}")
                 time.sleep(0.05)
-            yield ready.read_text().strip()
+            yield ready.read_text(encoding="utf-8").strip()
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(30)

@@ -1,4 +1,4 @@
-"""Every exception that this project raises on purpose, and the hint that many end with. Imports difflib.
+"""Every exception that this project raises on purpose, and the hint that many end with. Standard library.
 
 An error is one sentence for a person: what was expected, what was found, where, and what to do.
 The command line prints that sentence and exits with status 2; a traceback means a bug.
@@ -33,6 +33,7 @@ The command line prints that sentence and exits with status 2; a traceback means
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _MIN_SIMILARITY = 0.5
@@ -164,3 +165,8 @@ class RegistryError(PromotionError):
 
 class AuditLogError(LesionTriageError):
     """An audit log that is altered, incomplete, in use by another process, or cannot be written."""
+
+
+def without_password(text: str) -> str:
+    """The text, with user names and passwords removed from its URLs."""
+    return re.sub(r"//[^/\s]*@", "//", text)

@@ -19,9 +19,9 @@ import yaml
 
 from lesion_triage import __version__
 from lesion_triage.bundle.store import Bundle, open_bundle
-from lesion_triage.errors import LesionTriageError, RegistryError
+from lesion_triage.errors import LesionTriageError, RegistryError, without_password
 from lesion_triage.tracking.quiet import quiet
-from lesion_triage.tracking.tracker import experiment_id, without_password
+from lesion_triage.tracking.tracker import experiment_id
 
 MODEL_CODE = Path(__file__).with_name("served.py")
 RECORD = "record"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -17,6 +16,7 @@ from typing import Any
 
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
+from lesion_triage.errors import without_password
 from lesion_triage.locks import hold_lock
 from lesion_triage.tracking.quiet import quiet
 
@@ -219,7 +219,7 @@ def _find_run(client: Any, note: Path) -> Any:
     if not note.exists():
         return None
     try:
-        return client.get_run(note.read_text().strip())
+        return client.get_run(note.read_text(encoding="utf-8").strip())
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -230,11 +230,6 @@ def _reason(error: Exception) -> str:
     """The kind of an error and the beginning of its message, in one line."""
     words = without_password(" ".join(str(error).split()))
     return f"{type(error).__name__}: {words[:_REASON_LENGTH]}{'...' if len(words) > _REASON_LENGTH else ''}"
-
-
-def without_password(text: str) -> str:
-    """The text, with user names and passwords removed from its URLs."""
-    return re.sub(r"//[^/@\s]*@", "//", text)
 
 
 def local_uri(folder: Path) -> str:
