@@ -8,12 +8,14 @@ from lesion_triage.config import Part
 from lesion_triage.data.records import (
     Listing,
     RawRecord,
+    parse_age,
     placeholder_lesion_id,
     unit_of_analysis,
     unnamed_lesions,
     unnamed_photographs,
 )
 from lesion_triage.data.sources import mixture
+from lesion_triage.errors import DataError
 
 
 def records(*patients: str | None) -> list[RawRecord]:
@@ -44,6 +46,13 @@ def records(*patients: str | None) -> list[RawRecord]:
 def test_lesions_without_a_patient_count_as_patients_only_where_others_are_named(patients, unit, unnamed):
     assert unit_of_analysis(records(*patients)) == unit
     assert unnamed_lesions(records(*patients)) == unnamed
+
+
+@pytest.mark.parametrize("cell", ["4_5", "\uff14\uff15", "nan", "inf", "121", "-1", "old"])
+def test_an_age_is_a_decimal_number_of_years(cell):
+    assert [parse_age(written, "age") for written in ("", "45", "45.0", "4.5e1")] == [None, 45, 45, 45]
+    with pytest.raises(DataError, match=r"^age is not a number of years from 0 to 120\.$"):
+        parse_age(cell, "age")
 
 
 @pytest.mark.parametrize("name", ["phone_image", "image", "phone"])

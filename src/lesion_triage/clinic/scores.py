@@ -1,4 +1,4 @@
-"""Reads a table of scored cases with their outcomes, as reports write it. Imports data, the errors, numpy."""
+"""Reads a table of scored cases with their outcomes, as reports write it. Imports bundle, data, numpy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion_triage.bundle.history import parse_decimal
 from lesion_triage.data.sources.tables import read_rows
 from lesion_triage.errors import DataError
 
@@ -65,7 +66,8 @@ def _cases(path: Path) -> Iterator[tuple[float, bool, str]]:
     for line, row in read_rows(path, columns, ("patient_id",), hint="commas separate columns"):
         score, outcome = (row[name] for name in columns)
         try:
-            number, needs_in_person = float(score) if score else math.inf, _OUTCOMES[outcome.lower()]
+            number = math.inf if score in ("", "inf") else parse_decimal(score)
+            needs_in_person = _OUTCOMES[outcome.lower()]
         except (ValueError, KeyError):
             raise DataError(
                 f"{path}, line {line}: expected a number or nothing in score and True or False in "

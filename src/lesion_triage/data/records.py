@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from lesion_triage.bundle.certificate import Unit
-from lesion_triage.bundle.history import GroupName
+from lesion_triage.bundle.history import GroupName, parse_decimal
 from lesion_triage.errors import DataError
 
 HISTOPATHOLOGY = "histopathology"
@@ -191,7 +191,7 @@ def parse_age(cell: str, column: str) -> float | None:
     if not cell:
         return None
     try:
-        age = float(cell)
+        age = parse_decimal(cell)
     except ValueError:
         age = math.nan
     if not 0 <= age <= 120:
