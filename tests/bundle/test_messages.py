@@ -145,6 +145,12 @@ def test_a_third_language_is_a_file(tmp_path: Path) -> None:
     assert Catalogue.load("fr", extra).notice == "Ceci est une phrase."
 
 
+def test_a_file_that_an_editor_began_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    text = json.dumps({**shipped("en"), "language": "tlh"})
+    (tmp_path / "tlh.json").write_text(text, encoding="utf-8-sig")
+    assert Catalogue.load("tlh", tmp_path).language == "tlh"
+
+
 def test_a_site_gives_its_own_flag_a_text_and_keeps_all_others(tmp_path: Path) -> None:
     own = {"label": "after a burn", "text": "The lesion stands in an old scar."}
     extra = folder_with(tmp_path, "en", {"red_flags": {"old_scar": own}})

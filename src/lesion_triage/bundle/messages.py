@@ -247,7 +247,7 @@ def _read_catalogue_files(language: str, extra: Path | None) -> Iterator[tuple[s
         places.append(extra / name)
     for place in places:
         try:
-            text = place.read_text(encoding="utf-8")
+            text = place.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
         except FileNotFoundError:
             continue
         except (OSError, UnicodeDecodeError) as error:
