@@ -1,4 +1,4 @@
-"""The header Retry-After, read alike by client and webhook sender. Imports nothing of ours."""
+"""The header Retry-After, read alike by client, webhook sender and downloads. Imports nothing of ours."""
 
 from __future__ import annotations
 

@@ -195,6 +195,19 @@ def test_a_busy_server_is_asked_again(origin, entry, fast_retries, tmp_path):
     assert len(origin.asked) == 3
 
 
+@pytest.mark.parametrize("asked", ["7", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_a_busy_server_says_how_long_to_wait_in_seconds_or_as_a_date(origin, entry, tmp_path, asked):
+    class Waits(download.RetryPolicy):
+        def wait(self, failures: int, asked_s: float | None) -> None:
+            asked_for.append(asked_s or 0)
+
+    asked_for: list[float] = []
+    origin.put("/a.bin", CONTENT)
+    origin.script["/a.bin"] = [Status(503, {"Retry-After": asked})]
+    fetch(entry({"name": "a.bin", "sha256": SHA256}), tmp_path, ACCEPTED, retry_policy=Waits())
+    assert asked_for[0] >= 7
+
+
 def test_progress_renews_the_patience(origin, entry, fast_retries, tmp_path):
     origin.put("/a.bin", CONTENT)
     origin.script["/a.bin"] = [Cut(100_000)] * 10

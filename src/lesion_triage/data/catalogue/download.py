@@ -26,6 +26,7 @@ from urllib3.exceptions import HTTPError as TransportError
 
 from lesion_triage import __version__
 from lesion_triage.bundle.files import write_atomically
+from lesion_triage.bundle.retry_after import requested_pause_s
 from lesion_triage.console import ProgressCallback
 from lesion_triage.data.catalogue.checksums import describe_mismatch, sha256_and_md5
 from lesion_triage.data.catalogue.entry import RemoteFile
@@ -241,7 +242,8 @@ class _Transfer:
         """
         code = response.status_code
         if code in _RETRYABLE_STATUSES:
-            raise _TransientError(f"the server answered {code}", _retry_after(response))
+            asked_s = requested_pause_s(response.headers.get("Retry-After", ""))
+            raise _TransientError(f"the server answered {code}", asked_s or None)
         if code in (404, 410):
             raise _NotFoundError(f"{self.url} answered {code}")
         if code == 416:
@@ -388,12 +390,6 @@ def _read_json(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return saved if isinstance(saved, dict) else {}
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait; the header's other form, a date, is not parsed."""
-    header = response.headers.get("Retry-After", "")
-    return float(header) if header.isdecimal() else None
 
 
 def _root_cause(error: Exception) -> str:
