@@ -1,5 +1,6 @@
 """A signature says who made a bundle, covers every byte of it, and is believed only from a trusted key."""
 
+import os
 import shutil
 import stat
 import subprocess
@@ -199,6 +200,16 @@ def test_key_is_never_overwritten(pair: Path) -> None:
     with pytest.raises(SignatureError, match="never overwritten"):
         signing.generate_key_pair(pair, None)
     assert pair.with_name("maker.pem").read_bytes() == before
+
+
+def test_both_keys_are_on_the_disk_before_they_are_said_to_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: set[int] = set()
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (flushed.add(os.fstat(handle).st_ino), fsync(handle)))
+    private, public, _ = signing.generate_key_pair(tmp_path / "key", None)
+    assert {private.stat().st_ino, public.stat().st_ino} <= flushed
 
 
 def test_half_a_pair_is_not_left_and_the_next_attempt_is_not_refused_for_it(

@@ -221,6 +221,8 @@ def generate_key_pair(stem: Path, passphrase: bytes | None) -> tuple[Path, Path,
         created = True
         with os.fdopen(handle, "wb") as stream:
             stream.write(private_pem)
+            stream.flush()
+            os.fsync(stream.fileno())  # as the public one: a power cut must not leave a key nobody can use
         write_atomically(public, public_pem)
     except OSError as error:
         if created:  # half a pair would block the next attempt; a file that is not ours stays
