@@ -78,15 +78,15 @@ class SweepContext:
         for note in self.runs.glob(f"*/{NOTE_FILE}"):
             if lock := locks.try_lock(self.lock_of(config_identity(note.parent))):
                 with lock:
-                    for number in ended:
-                        self.remove(note.parent, number)
+                    self.remove(note.parent, *ended)
 
-    def remove(self, folder: Path, number: int) -> None:
-        """Remove the folder of a trial whose training run will never be completed; its lock is held.
+    def remove(self, folder: Path, *numbers: int) -> None:
+        """Remove a folder if made for one of these trials, whose training will not go on; its lock is held.
 
         A folder from before the sweep, or whose training has been completed since, is kept.
         """
-        if read_note(folder) == self.note_content(number) and not (folder / "stages" / "train.json").exists():
+        note, ours = read_note(folder), [self.note_content(number) for number in numbers]
+        if note in ours and not (folder / "stages" / "train.json").exists():
             with locks.hold_lock(self.data_lock):
                 shutil.rmtree(folder)
 
