@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from lesion_triage.cli import main
-from lesion_triage.data.catalogue import dataset, datasets
+from lesion_triage.data.catalogue import command, dataset, datasets
 from lesion_triage.data.catalogue.check import State, check
 from lesion_triage.errors import DataError
 
@@ -239,6 +240,15 @@ def test_the_command_prints_rows_that_a_program_can_cut(ham, capsys):
     ]
     assert main(["datasets", "check", str(ham), "--as", "ham1000"]) == 2
     assert "did you mean 'ham10000'?" in capsys.readouterr().err
+
+
+def test_a_name_with_brackets_is_printed_in_a_terminal_as_it_is(ham, capsys, monkeypatch):
+    monkeypatch.setattr(command, "console", Console(force_terminal=True, width=200, color_system=None))
+    named = ham / "old [" / "new] [bold]" / "HAM10000_metadata.csv"
+    named.parent.mkdir(parents=True)
+    (ham / named.name).rename(named)
+    assert main(["datasets", "check", str(ham)]) == 1
+    assert str(named.relative_to(ham)) in capsys.readouterr().out
 
 
 @pytest.mark.data

@@ -9,13 +9,19 @@ from pathlib import Path
 
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
 from lesion_triage.console import console, echo, progress_bar
 from lesion_triage.data.catalogue import check as checking
 from lesion_triage.data.catalogue import dataset, datasets, page
 from lesion_triage.data.catalogue.check import CheckResult, State
 
-_COLOURS = {State.OK: "green", State.NOTE: "dim", State.INCOMPLETE: "yellow", State.BROKEN: "red"}
+_COLOURS: dict[str, str] = {
+    State.OK: "green",
+    State.NOTE: "dim",
+    State.INCOMPLETE: "yellow",
+    State.BROKEN: "red",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +86,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         right = column in ("pictures", "lesions", "patients", "download")
         table.add_column(column, justify="right" if right else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell, _COLOURS.get(cell, "")) for cell in row))  # no markup: names have brackets
     console.print(table, soft_wrap=False)
 
 
@@ -128,17 +134,13 @@ def _check(arguments: argparse.Namespace) -> int:
         result = checking.check(arguments.folder, entry, deep=arguments.deep, progress=tick)
     _table(
         ("what", "expected", "found", "state"),
-        [(one.what, one.expected, one.found, _coloured(one.state)) for one in result.findings],
+        [(one.what, one.expected, one.found, one.state) for one in result.findings],
     )
     for finding in result.findings:
         if finding.advice:
             echo(f"{finding.what}: {finding.advice}")
     echo(_verdict(result, arguments.folder))
     return result.exit_code
-
-
-def _coloured(state: State) -> str:
-    return f"[{_COLOURS[state]}]{state}[/]" if console.is_terminal else str(state)
 
 
 def _verdict(result: CheckResult, folder: Path) -> str:
