@@ -183,14 +183,9 @@ VERBS: dict[str, Verb] = {
     ),
     "recertify": _lazy_verb("certify a bundle again on a clinic's own confirmed cases", "clinic.recertify"),
     "tally": _lazy_verb(
-        "count one clinic's misses, for a certificate that several clinics share",
-        "clinic.pool",
-        "add_tally_arguments",
-        "tally_main",
+        "count one clinic's misses, for a certificate that several clinics share", "clinic.tally"
     ),
-    "pool": _lazy_verb(
-        "certify on the counts of several clinics", "clinic.pool", "add_pool_arguments", "pool_main"
-    ),
+    "pool": _lazy_verb("certify on the counts of several clinics", "clinic.pool"),
     "queue": _lazy_verb("simulate the reading queue: bands, flags, deadlines", "clinic.queue"),
     "proof": _lazy_verb(
         "test the certificate's promise on recorded scores, many thousands of times", "proof.command"

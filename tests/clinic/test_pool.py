@@ -16,7 +16,7 @@ from lesion_triage.calibrate import ledger
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.cli import main
 from lesion_triage.clinic import cases as local_cases
-from lesion_triage.clinic.pool import tally_and_record
+from lesion_triage.clinic.tally import tally_and_record
 from made_predictions import spread
 
 

@@ -1,4 +1,4 @@
-"""``lesion-triage tally`` and ``pool``: one certificate for several clinics that exchange only counts.
+"""``lesion-triage pool``: one certificate for several clinics that exchange only counts.
 
 Imports bundle, calibrate and this package; needs no training library.
 """
@@ -7,27 +7,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
-import numpy as np
 from pydantic import ValidationError
 
-from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, Certificate
+from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, Certificate, Look
 from lesion_triage.bundle.document import canonical_json, first_problem, sha256_of, timestamp
-from lesion_triage.bundle.schema import Policy
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.calibrate import ledger, pooling
 from lesion_triage.calibrate.groups import JointThresholds
 from lesion_triage.calibrate.policy_fit import selection_adjusted_confidence
 from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.calibrate.wording import assumptions, format_percent
-from lesion_triage.clinic import cases as local_cases
-from lesion_triage.clinic.arguments import add_target, require_place, save
-from lesion_triage.clinic.cases import LocalCases
+from lesion_triage.clinic.arguments import add_target
 from lesion_triage.clinic.looks import pooled_looks
 from lesion_triage.clinic.new_bundle import seal_again, with_thresholds
-from lesion_triage.clinic.recertify import add_case_arguments
+from lesion_triage.clinic.tally import scoring_sha256
 from lesion_triage.console import echo
 from lesion_triage.errors import BundleError, CalibrationError
 
@@ -38,40 +33,8 @@ _POOLED = (
 )
 
 
-def add_tally_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``tally``."""
-    add_case_arguments(parser)
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="counts as JSON; names no case"
-    )
-
-
-def tally_main(arguments: argparse.Namespace) -> int:
-    """Count the misses of one site."""
-    if arguments.out.exists():
-        raise CalibrationError(f"{arguments.out}: exists; counts are never overwritten, choose another name.")
-    require_place("--out", arguments.out)
-    ledger_path = arguments.cases.resolve().with_name(ledger.LEDGER_FILE_NAME)
-    looked = any(look.counted and look.site == arguments.site for look in ledger.read(ledger_path))
-    if arguments.cases.is_file() and not looked:  # repeating the same counts adds no line
-        ledger.require_writable(ledger_path)
-    local = local_cases.read(arguments.bundle, arguments.cases, arguments.images)
-    made = tally_and_record(local, arguments.site, ledger_path)
-    save("--out", arguments.out, made.to_json().encode())
-    echo(
-        f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
-        f"their counts are in {arguments.out}, for `lesion-triage pool`"
-    )
-    if made.looked_before:
-        echo(
-            f"  {len(made.looked_before)} threshold(s) have been chosen here before, with this model or on "
-            "these cases: the counts tell it, and lower confidence_if_selected of the pooled certificate"
-        )
-    return 0
-
-
-def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``pool``."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
     parser.add_argument("bundle", type=Path, help="folder of the sealed bundle that all sites counted with")
     parser.add_argument(
         "tallies", type=Path, nargs="+", metavar="TALLY", help="files of `lesion-triage tally`"
@@ -85,7 +48,7 @@ def add_pool_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def pool_main(arguments: argparse.Namespace) -> int:
+def main(arguments: argparse.Namespace) -> int:
     """Certify on the counts of all sites."""
     bundle = open_bundle(arguments.bundle)
     tallies = [_read(path) for path in arguments.tallies]
@@ -116,105 +79,6 @@ def pool_main(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def tally(local: LocalCases, site: str, looks: Sequence[ledger.Entry] = ()) -> Tally:
-    """What a site may pass on: how many positive units lie below each threshold of the common grid.
-
-    Args:
-        local: the site's cases, scored by the bundle.
-        site: name of the clinic.
-        looks: the site's ledger. Its own choices of a threshold are told; what came of counts is not known.
-
-    Raises:
-        CalibrationError: some pictures have chosen a threshold of this bundle before, its policy sends groups
-            up by their history, or pictures were drawn by a program and the model's were not.
-    """
-    if local.synthetic and not local.bundle.header.synthetic:
-        raise CalibrationError(
-            "some of these photographs were drawn by a program (their source begins with 'synthetic'). "
-            "Counts do not tell, so a certificate for people would be made from them; leave them out."
-        )
-    if local.seen_before:
-        raise CalibrationError(
-            "some of these photographs were already used to choose a threshold of this bundle; count with "
-            "the bundle as it was before that, or leave them out."
-        )
-    if local.bundle.policy.groupings:
-        raise CalibrationError(
-            "this bundle has a threshold for each group, or some of its groups always go up, and counts of "
-            "misses cannot tell groups apart; recertify at each site instead."
-        )
-    scores = local.positive_scores()
-    model = local.bundle.certificate.model_sha256
-    chosen = [look for look in looks if not look.counted]
-    return Tally(
-        site=site,
-        counted_at=timestamp(),
-        unit=local.unit,
-        unnamed_lesions=local.unnamed_lesions,
-        unnamed_photographs=local.unnamed_photographs,
-        model_sha256=model,
-        scoring_sha256=_scoring_sha256(local.bundle.policy),
-        cases_sha256=local.sha256,
-        positives=scores.size,
-        positives_abstained=int(np.count_nonzero(np.isposinf(scores))),
-        misses=pooling.count_misses(scores),
-        looked_before=tuple(
-            look.confidence
-            for look in ledger.looks_at_pictures(
-                chosen, local.sha256, local.files_sha256, local.table.fingerprints(), model
-            )
-        ),
-    )
-
-
-def tally_and_record(local: LocalCases, site: str, ledger_path: Path) -> Tally:
-    """Count, and record it in the site's ledger unless it is there: the cases will choose a threshold.
-
-    Args:
-        local: the site's cases, scored by the bundle.
-        site: name of the clinic.
-        ledger_path: the site's ledger.
-
-    Raises:
-        CalibrationError: as ``tally``, or the ledger cannot be read or written.
-    """
-    read = ledger.read(ledger_path)
-    # Repeating the same counts adds no line, so it works even if the ledger cannot be written.
-    again = _is_recorded(_entry(tally(local, site, read), local), read)
-    with nullcontext(read) if again else ledger.locked(ledger_path) as looks:
-        made = tally(local, site, looks)
-        entry = _entry(made, local)
-        if not _is_recorded(entry, looks):
-            ledger.append(ledger_path, entry)
-    return made
-
-
-def _entry(made: Tally, local: LocalCases) -> ledger.Entry:
-    """The line that a tally leaves in the ledger."""
-    counts = made.model_dump(mode="json", exclude={"counted_at", "looked_before"})
-    before = local.bundle.certificate
-    return ledger.Entry(
-        looked_at=made.counted_at,
-        purpose="counted for a pooled threshold; the one named here was in use",
-        site=made.site,
-        cases_sha256=made.cases_sha256,
-        positives=made.positives,
-        target_sensitivity=before.target_sensitivity,
-        confidence=before.confidence,
-        threshold=local.bundle.policy.threshold,
-        model_sha256=made.model_sha256,
-        settings_sha256=sha256_of(canonical_json(counts).encode()),
-        files_sha256=local.files_sha256,
-        pictures=tuple(sorted(local.table.fingerprints())),
-        counted=True,
-    )
-
-
-def _is_recorded(entry: ledger.Entry, looks: Sequence[ledger.Entry]) -> bool:
-    wanted = (entry.cases_sha256, entry.model_sha256, entry.settings_sha256)
-    return ledger.find_repeated_look(looks, *wanted) is not None
-
-
 def pool(
     bundle: Bundle,
     tallies: Sequence[Tally],
@@ -241,15 +105,7 @@ def pool(
     before = bundle.certificate
     pooling.check_tallies(tallies)
     first = tallies[0]
-    for name, expected in (
-        ("model_sha256", before.model_sha256),
-        ("scoring_sha256", _scoring_sha256(bundle.policy)),
-    ):
-        if getattr(first, name) != expected:
-            raise BundleError(
-                f"{bundle.folder}: the sites counted with another scorer ({name} "
-                f"{getattr(first, name)[:12]}, here {expected[:12]}); pool with the bundle that they used."
-            )
+    _require_same_scorer(bundle, first)
     wanted = before.target_sensitivity if target is None else target
     level = before.confidence if confidence is None else confidence
     threshold, rows = pooling.pool(tallies, wanted, level, each_site=each_site)
@@ -260,11 +116,7 @@ def pool(
     counts = canonical_json([each.model_dump(mode="json") for each in tallies])
     cases = sha256_of(canonical_json(sorted(each.cases_sha256 for each in tallies)).encode())
     known = (*before.ledger, ledger.look_from_certificate(before, before.policy_sha256))
-    at_these = {cases, *(one.cases_sha256 for one in tallies)}
-    # An earlier pool of some of these sites, or of these and others, has another hash.
-    pooled = pooled_looks(known, {one.site for one in tallies}, before.model_sha256)
-    earlier = [look.confidence for look in known if look.cases_sha256 in at_these or look in pooled]
-    earlier += [each for one in tallies for each in one.looked_before]
+    earlier = _earlier_confidences(known, tallies, cases)
     certificate = Certificate(
         issued_at=timestamp(),
         site=", ".join(each.site for each in tallies),
@@ -310,6 +162,28 @@ def pool(
     return seal_again(bundle, out, policy, certificate)
 
 
+def _require_same_scorer(bundle: Bundle, tally: Tally) -> None:
+    for name, expected in (
+        ("model_sha256", bundle.certificate.model_sha256),
+        ("scoring_sha256", scoring_sha256(bundle.policy)),
+    ):
+        found = getattr(tally, name)
+        if found != expected:
+            raise BundleError(
+                f"{bundle.folder}: the sites counted with another scorer ({name} {found[:12]}, here "
+                f"{expected[:12]}); pool with the bundle that they used."
+            )
+
+
+def _earlier_confidences(known: Sequence[Look], tallies: Sequence[Tally], cases: str) -> list[float]:
+    """The confidence of each threshold chosen on these sites' cases before, here or there."""
+    at_these = {cases, *(one.cases_sha256 for one in tallies)}
+    # An earlier pool of some of these sites, or of these and others, has another hash.
+    pooled = pooled_looks(known, {one.site for one in tallies}, tallies[0].model_sha256)
+    earlier = [look.confidence for look in known if look.cases_sha256 in at_these or look in pooled]
+    return earlier + [each for one in tallies for each in one.looked_before]
+
+
 def lost_groups(before: Certificate) -> tuple[str, ...]:
     """The dimensions of groups in the bundle's certificate: pooled counts cannot certify them."""
     spoken_of = (*(row.by for row in before.groups), *(each.by for each in before.asked))
@@ -321,12 +195,6 @@ def _lost(dimensions: Sequence[str]) -> str:
         f"The certificate before looked at groups by {', '.join(dimensions)}. Counts of misses cannot tell "
         "these apart, so nothing is promised for any of them until a site certifies on its own cases."
     )
-
-
-def _scoring_sha256(policy: Policy) -> str:
-    """Hash of everything between a logit and a score; recertifying at a site does not change it."""
-    parts = policy.model_dump(mode="json", include={"calibrator", "aggregation", "quality", "novelty_limit"})
-    return sha256_of(canonical_json(parts).encode())
 
 
 def _read(path: Path) -> Tally:
