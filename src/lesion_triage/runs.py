@@ -69,7 +69,10 @@ class Run:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{self.folder}: the record of stage '{stage}' is damaged ({error}).") from None
+            raise RunError(
+                f"{self.folder}: the record of stage '{stage}' is damaged ({error}); restore "
+                f"stages/{stage}.json, or remove it to do the stage again."
+            ) from None
 
     def is_up_to_date(self, stage: str, inputs_sha256: str) -> bool:
         """True if the stage was made from these inputs and its files are unchanged."""
