@@ -85,6 +85,14 @@ def test_a_list_that_is_refused_leaves_the_one_that_stands(table, score, tmp_pat
     assert not (out / ".listing.parquet.new").exists()
 
 
+def test_a_list_that_names_a_case_twice_is_not_left_in_the_folder(table, score, tmp_path):
+    cases = table(
+        SIX.replace("case_id,image\n", "case_id,image\nf,referred.png\na,referred.png\nf,below.png\n")
+    )
+    score(cases)
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*") if path.is_file()) == [".lock"]
+
+
 def test_no_flipped_bit_of_a_part_is_read_as_other_rows(pictures, table, score, rows, tmp_path):
     score(table("case_id,image\na,referred.png\nb,below.png\nc,black.png\n"))
     expected, out = rows(), tmp_path / "out"

@@ -164,10 +164,22 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
     Raises:
         BacklogError: the backlog cannot be read, or ``folder`` holds something else or cannot be written.
     """
-    with _writing(folder):  # errors in reading the source are reported by the source
+    with _writing(folder):
         (folder / CASES).mkdir(parents=True, exist_ok=True)
         _remove_incomplete(folder)
-        frozen = freeze(source, folder / _NEW_LISTING, options.part_cases)
+    try:
+        frozen = _replace_listing(folder, source, bundle, options)
+    finally:
+        (folder / _NEW_LISTING).unlink(
+            missing_ok=True
+        )  # of a backlog that was refused: it holds its case ids
+    return Shards(folder), frozen
+
+
+def _replace_listing(folder: Path, source: Source, bundle: Bundle, options: Options) -> FrozenBacklog:
+    new = folder / _NEW_LISTING
+    with _writing(folder):  # errors in reading the source are reported by the source
+        frozen = freeze(source, new, options.part_cases)
     resuming = (folder / STATE).exists()
     wanted = State(
         bundle_sha256=bundle.sha256,
@@ -181,18 +193,14 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
         software=software(),
     )
     if resuming:
-        try:
-            require_same(folder, read_state(folder), wanted)
-        except BacklogError:
-            (folder / _NEW_LISTING).unlink()
-            raise
+        require_same(folder, read_state(folder), wanted)
     with _writing(folder):
-        flush(folder / _NEW_LISTING)
-        (folder / _NEW_LISTING).replace(folder / LISTING)
+        flush(new)
+        new.replace(folder / LISTING)
         if not resuming:
             write_atomically(folder / STATE, wanted.to_json().encode())
         flush(folder)
-    return Shards(folder), frozen
+    return frozen
 
 
 @contextmanager
