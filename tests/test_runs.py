@@ -173,7 +173,7 @@ def test_a_damaged_record_is_an_error_and_not_a_repeat(root):
     run = runs.make(config(), root)
     done(run)
     (run.folder / "stages" / "manifest.json").write_text('{"inputs_sha256": ')
-    with pytest.raises(RunError, match="'manifest' is damaged .* remove it to do the stage again"):
+    with pytest.raises(RunError, match=r"'manifest' is damaged .* remove it to do the stage again"):
         run.is_up_to_date("manifest", "in")
 
 

@@ -170,9 +170,7 @@ def prepare(folder: Path, source: Source, bundle: Bundle, options: Options) -> t
     try:
         frozen = _replace_listing(folder, source, bundle, options)
     finally:
-        (folder / _NEW_LISTING).unlink(
-            missing_ok=True
-        )  # of a backlog that was refused: it holds its case ids
+        (folder / _NEW_LISTING).unlink(missing_ok=True)  # if it was refused: it holds case ids
     return Shards(folder), frozen
 
 
