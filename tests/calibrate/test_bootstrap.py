@@ -160,7 +160,9 @@ def test_repeated_cases_of_one_unit_have_the_interval_of_one_case_each_when_merg
     by_case = metrics.summarise(repeated, 600, 6)
     for name, expected in once.items():
         assert width(by_unit[name]) / width(expected) == pytest.approx(1, abs=0.2)
-        assert width(by_case[name]) / width(expected) == pytest.approx(0.5, abs=0.1)
+        # The bandwidth of a smooth error falls with its noise, which is then of the order of 1 / cases^(1/3).
+        narrower = 4 ** (-1 / 3) if name == "smooth_calibration_error" else 0.5
+        assert width(by_case[name]) / width(expected) == pytest.approx(narrower, abs=0.1)
 
 
 def test_cases_of_a_unit_are_drawn_together():

@@ -192,6 +192,13 @@ class Cells:
         counts = np.bincount(places.ravel(), weights=weights.ravel(), minlength=rows * slots)
         return counts.astype(np.float64, copy=False).reshape(rows, *self.cases.shape)
 
+    def mean_residuals(self, counts: Counts) -> Floats:
+        """Sum of outcome - score by cell, as a share of the cases with a score; shape (draws, cells - 1)."""
+        weight = counts[:, :, :-1].sum(axis=(1, 2))
+        return np.asarray(
+            np.einsum("bkc,kc->bc", counts, self.residual)[:, :-1] / np.maximum(weight, 1)[:, None]
+        )
+
     def sample_counts(self) -> Counts:
         """The sample itself as a draw, shape (1, 2, cells)."""
         return self.cases[None]

@@ -18,6 +18,11 @@ from lesion_triage.calibrate.bootstrap import (
     draw_counts,
     percentile_interval,
 )
+from lesion_triage.calibrate.calibration_error import (
+    calibration_error,
+    calibration_noise,
+    interval_by_noise,
+)
 from lesion_triage.calibrate.calibration_slope import calibration_slope_and_intercept
 from lesion_triage.calibrate.cells import Cells, Counts, Floats, Sample
 from lesion_triage.calibrate.certificate import sensitivity_lower_bound
@@ -103,16 +108,6 @@ def log_loss(cells: Cells, counts: Counts) -> Floats:
     return _mean(cells.log_loss, counts)
 
 
-def calibration_error(cells: Cells, counts: Counts) -> Floats:
-    """Expected calibration error over bins of equal mass. Tied scores share a bin; the sample fixes the bins.
-
-    It is biased upwards in small samples: even a perfectly calibrated model does not reach 0.
-    """
-    residuals = np.einsum("bkc,kc->bc", counts, cells.residual)[:, :-1]
-    gaps = np.abs(np.add.reduceat(residuals, cells.bins, axis=1)).sum(axis=1)
-    return _ratio(gaps, counts[:, :, :-1].sum(axis=(1, 2)))
-
-
 def sensitivity(cells: Cells, counts: Counts) -> Floats:
     """Share of all positive cases that is referred; abstentions count as referred."""
     return _ratio(counts[:, 1] @ cells.referred, counts[:, 1].sum(axis=1))
@@ -138,11 +133,15 @@ def referral_rate(cells: Cells, counts: Counts) -> Floats:
     return _ratio(counts.sum(axis=1) @ cells.referred, counts.sum(axis=(1, 2)))
 
 
-_SCORE_FUNCTIONS = (auroc, auprc, brier, log_loss, calibration_error, smooth_calibration_error)
+_SCORE_FUNCTIONS = (auroc, auprc, brier, log_loss)
+_CALIBRATION_ERRORS = (calibration_error, smooth_calibration_error)
 _DECISION_FUNCTIONS = (sensitivity, specificity, ppv, npv, referral_rate)
 _LINE_METRIC_NAMES = ("calibration_slope", "calibration_intercept")
 
-SCORE_METRICS = (*(metric.__name__ for metric in _SCORE_FUNCTIONS), *_LINE_METRIC_NAMES)
+SCORE_METRICS = (
+    *(metric.__name__ for metric in (*_SCORE_FUNCTIONS, *_CALIBRATION_ERRORS)),
+    *_LINE_METRIC_NAMES,
+)
 """Names of the metrics that are measured on cases with a score."""
 
 
@@ -162,7 +161,7 @@ def summarise(
         Estimates by name; ``SCORE_METRICS`` only if some case has a score. None for a metric that is not
         defined on the sample, or in fewer than 95 % of the draws. None also for an AUPRC that is the same in
         every draw, which says nothing about its uncertainty. The AUROC's interval is that of
-        ``auroc_with_interval``.
+        ``auroc_with_interval``, and the module ``calibration_error`` has those of calibration errors.
 
     Raises:
         CalibrationError: ``units`` does not have one entry per case.
@@ -172,14 +171,18 @@ def summarise(
 
     def measure(cells: Cells, counts: Counts) -> Floats:
         columns = [metric(cells, counts) for metric in single]
-        return np.column_stack(
-            [*columns, calibration_slope_and_intercept(cells, counts)] if sample.scored else columns
-        )
+        if sample.scored:
+            columns += [calibration_slope_and_intercept(cells, counts), calibration_noise(cells, counts)]
+        return np.column_stack(columns)
 
     if sample.scored:
-        names += _LINE_METRIC_NAMES
+        names += (*_LINE_METRIC_NAMES, *(metric.__name__ for metric in _CALIBRATION_ERRORS))
     found = dict(zip(names, bootstrap(sample, measure, draws, seed, units), strict=True))
     if sample.scored:
+        exact = Cells.exact(sample)
+        for metric in _CALIBRATION_ERRORS:
+            value = float(metric(exact, exact.sample_counts())[0])
+            found[metric.__name__] = interval_by_noise(value, found[metric.__name__])
         found["auroc"] = _widen_by_independent_pairs(found["auroc"], sample, units)
         ranked = found["auprc"]
         found["auprc"] = ranked if ranked is not None and ranked.low < ranked.high else None

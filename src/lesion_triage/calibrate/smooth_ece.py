@@ -14,6 +14,7 @@ _POINTS_PER_BANDWIDTH = 8
 _FINER = 4  # residuals are placed on a finer grid than the one that the smoothed curve is read from
 _STEPS = 50
 _CONVERGED = 1e-6  # of the logarithm of the bandwidth
+_ROUNDING = 1e-12  # residuals that cancel, in a draw with the shares of the sample
 
 
 def smooth_calibration_error(cells: Cells, counts: Counts) -> Floats:
@@ -27,14 +28,26 @@ def smooth_calibration_error(cells: Cells, counts: Counts) -> Floats:
     Returns:
         Shape (draws,); NaN where a draw has no case with a score.
     """
-    weight = counts[:, :, :-1].sum(axis=(1, 2))
-    residuals = np.einsum("bkc,kc->bc", counts, cells.residual)[:, :-1] / np.maximum(weight, 1)[:, None]
-    points, error = _POINTS, np.full(weight.size, 0.05)
-    while True:
-        bandwidth, error = _fixed_point(_cosine_coefficients(residuals, cells.score[:-1], points), error)
-        if points * bandwidth.min() >= _POINTS_PER_BANDWIDTH:
-            return np.where(weight > 0, error, np.nan)
+    scored = counts[:, :, :-1].sum(axis=(1, 2)) > 0
+    return np.where(scored, smoothed_absolute_mean(cells, cells.mean_residuals(counts)), np.nan)
+
+
+def smoothed_absolute_mean(cells: Cells, residuals: Floats) -> Floats:
+    """The smooth calibration error of residuals, which may be differences of residuals; shape (draws,).
+
+    Args:
+        cells: give the scores.
+        residuals: of each cell, as ``Cells.mean_residuals`` gives them.
+    """
+    error = np.where(np.abs(residuals).max(axis=1, initial=0) > _ROUNDING, 0.05, 0.0)
+    points, rest = _POINTS, np.flatnonzero(error)
+    while rest.size:
+        cosines = _cosine_coefficients(residuals[rest], cells.score[:-1], points)
+        bandwidth, error[rest] = _fixed_point(cosines, error[rest])
+        # Few draws have a bandwidth that needs a finer grid.
+        rest = rest[points * bandwidth < _POINTS_PER_BANDWIDTH]
         points *= 2
+    return error
 
 
 def _cosine_coefficients(residuals: Floats, scores: Floats, points: int) -> Floats:
