@@ -1,4 +1,4 @@
-"""Strict YAML: no duplicate keys, no code, and 3e-4 is a number. Imports the exception tree."""
+"""Strict YAML: no duplicate keys, no code, 3e-4 is a number and 24:00 is none. Imports the exception tree."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from lesion_triage.errors import ConfigError
 _MAX_QUOTED_LENGTH = 40
 """Characters of a value that an error quotes."""
 
+_IN_ANOTHER_BASE = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]*|[0-9].*:.*)")
+"""Numbers that YAML 1.1 reads to base 8 or 60: 010 is 8, and 24:00 is 1440."""
+
 
 class _StrictLoader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and merge keys, and reads 3e-4 as the number it is."""
+    """SafeLoader that refuses duplicate keys, merge keys and base 60, and reads 3e-4 as the number it is."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -34,14 +37,20 @@ class _StrictLoader(yaml.SafeLoader):
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)
+            found = super().construct_object(node, deep)
         except (ValueError, LookupError, TypeError, AttributeError):  # escape from PyYAML
             if not isinstance(node, yaml.ScalarNode):
                 raise
-            found, kind = node.value, node.tag.rpartition(":")[2]
-            found = found if len(found) <= _MAX_QUOTED_LENGTH else f"{found[:_MAX_QUOTED_LENGTH]}…"
+            text, kind = node.value, node.tag.rpartition(":")[2]
+            text = text if len(text) <= _MAX_QUOTED_LENGTH else f"{text[:_MAX_QUOTED_LENGTH]}…"
             line = node.start_mark.line + 1
-            raise ConfigError(f"line {line}: {found!r} cannot be read as a value of type {kind}.") from None
+            raise ConfigError(f"line {line}: {text!r} cannot be read as a value of type {kind}.") from None
+        if isinstance(found, int | float) and _IN_ANOTHER_BASE.fullmatch(node.value):
+            raise ConfigError(
+                f"line {node.start_mark.line + 1}: {node.value!r} would be read as {found}; write a decimal "
+                "number without leading zeros, or put it in quotes if it is a word."
+            )
+        return found
 
 
 # PyYAML follows YAML 1.1, where 3e-4 is a string; people mean the number.
