@@ -170,3 +170,9 @@ class AuditLogError(LesionTriageError):
 def without_password(text: str) -> str:
     """The text, with user names and passwords removed from its URLs."""
     return re.sub(r"//[^/\s]*@", "//", text)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of somebody else says; its class if it says nothing."""
+    said = str(error).strip()
+    return said.splitlines()[0] if said else type(error).__name__

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from optuna.study import Study
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from lesion_triage.errors import RunError
 from lesion_triage.sweep import study as studies
@@ -91,3 +92,11 @@ def test_a_storage_that_cannot_be_used_is_one_sentence_without_its_password(url)
         pass
     assert "secret" not in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_database_that_is_lost_without_a_word_is_one_sentence_too(url):
+    with (
+        pytest.raises(RunError, match=r"cannot be used \(SQLAlchemyError: SQLAlchemyError\)"),
+        studies.open_study(url, "one", SETTINGS, 3),
+    ):
+        raise SQLAlchemyError

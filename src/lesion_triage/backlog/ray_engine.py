@@ -150,4 +150,4 @@ def _unreachable_error(where: str, why: str) -> BacklogError:
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

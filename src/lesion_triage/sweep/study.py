@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lesion_triage import locks
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.errors import RunError
+from lesion_triage.errors import RunError, first_line
 from lesion_triage.sweep.space import Choices, Domain, Settings
 
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -106,7 +106,7 @@ def open_study(url: str, name: str, settings: Settings, epochs: int) -> Iterator
 
 
 def _storage_error(url: str, error: Exception) -> RunError:
-    why = str(error.__cause__ or error).splitlines()[0]
+    why = first_line(error.__cause__ or error)
     return RunError(
         f"the storage {_without_password(url)} cannot be used ({type(error).__name__}: {why}); what was "
         "recorded is kept, and the same command continues from there."

@@ -19,7 +19,7 @@ import yaml
 
 from lesion_triage import __version__
 from lesion_triage.bundle.store import Bundle, open_bundle
-from lesion_triage.errors import LesionTriageError, RegistryError, without_password
+from lesion_triage.errors import LesionTriageError, RegistryError, first_line, without_password
 from lesion_triage.tracking.quiet import quiet
 from lesion_triage.tracking.tracker import experiment_id
 
@@ -174,7 +174,7 @@ class Registry:
         except (LesionTriageError, ModuleNotFoundError):
             raise
         except Exception as error:  # whatever MLflow, a database or a network may raise
-            said = without_password(str(error).splitlines()[0][:300]) if str(error) else ""
+            said = without_password(first_line(error)[:300])
             raise RegistryError(
                 f"the model registry at {without_password(self._uri)} refused the request "
                 f"({type(error).__name__}: {said}); check that it is running and that you may write to it."

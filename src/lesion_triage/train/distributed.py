@@ -28,7 +28,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lesion_triage.config import Train
 from lesion_triage.console import echo
-from lesion_triage.errors import RetryableTrainingError, TrainingError
+from lesion_triage.errors import RetryableTrainingError, TrainingError, first_line
 
 # Long, since the others wait while rank 0 lists and decodes the pictures. The death of a process is
 # noticed at once, by other means.
@@ -185,7 +185,7 @@ def process_group(fabric: Fabric) -> Iterator[None]:
         if fabric.world_size > 1 and lost:
             raise RetryableTrainingError(
                 "another process of this training run has ended; its own message says why. The last "
-                f"training state is kept; run the same command again. ({str(error).splitlines()[0]})"
+                f"training state is kept; run the same command again. ({first_line(error)})"
             ) from None
         raise
     finally:
