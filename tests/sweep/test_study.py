@@ -99,4 +99,4 @@ def test_a_database_that_is_lost_without_a_word_is_one_sentence_too(url):
         pytest.raises(RunError, match=r"cannot be used \(SQLAlchemyError: SQLAlchemyError\)"),
         studies.open_study(url, "one", SETTINGS, 3),
     ):
-        raise SQLAlchemyError
+        raise SQLAlchemyError("")
