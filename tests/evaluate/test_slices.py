@@ -141,7 +141,21 @@ def test_a_share_of_all_cases_is_as_exact_as_that_of_a_class():
     assert found.referral_rate_exact == found.interval("referral_rate") == proportion(1, 60)
     assert found.referral_rate_exact.high > 0.085
     assert found.interval("sensitivity") == proportion(1, 20)
-    assert found.interval("ppv") == found.metrics["ppv"]
+    assert found.ppv_exact == found.interval("ppv") == proportion(1, 1)
+    assert found.npv_exact == found.interval("npv") == proportion(40, 59)
+
+
+def test_a_predictive_value_near_one_is_not_known_better_than_its_cases_tell():
+    """One missed of 30: drawn cases alone covered a true NPV of 0.93 in four of five samples."""
+    positive = np.arange(60) < 20
+    referred = (np.arange(60) > 0) & (np.arange(60) < 30)
+    whole = Slice("all", "All cases", np.ones(60, dtype=bool))
+    found = measure_slice(whole, outcomes(referred * 0.9, positive, referred), Evaluate(bootstrap_draws=500))
+    assert found.npv_exact == proportion(30, 31)
+    assert found.npv_exact.low < 0.84 < found.metrics["npv"].low
+    nobody = measure_slice(whole, outcomes(referred * 0.9, positive, ~positive & positive), Evaluate())
+    assert nobody.ppv_exact is None
+    assert nobody.npv_exact == proportion(40, 60)
 
 
 def test_decisions_are_those_of_the_policy_where_groups_have_thresholds_of_their_own():

@@ -67,7 +67,7 @@ def _discrimination_figures(results: Results, target: float) -> Iterator[ReportF
     sensitivity, specificity = whole.sensitivity_exact, whole.specificity_exact
     if sensitivity is None or specificity is None:
         return
-    auroc, auprc, ppv = (whole.metrics.get(name) for name in ("auroc", "auprc", "ppv"))
+    auroc, auprc, ppv = whole.metrics.get("auroc"), whole.metrics.get("auprc"), whole.ppv_exact
     point = f"at the certified threshold sensitivity is {sensitivity.value:.3f}"
     yield ReportFigure(
         "roc",

@@ -59,12 +59,16 @@ class SliceResult:
     abstained: int
     metrics: dict[str, Estimate | None]
     """By the name of the function in ``calibrate.metrics``; empty if too few cases."""
-    sensitivity_exact: Proportion | None
-    """Exact interval, or from ``clustered_proportions`` if a unit has several cases of the class."""
-    specificity_exact: Proportion | None
-    referral_rate_exact: Proportion | None
     note: str
     """Why there are no numbers; empty if there are."""
+    sensitivity_exact: Proportion | None = None
+    """Exact interval, or from ``clustered_proportions`` if a unit has several cases of the class."""
+    specificity_exact: Proportion | None = None
+    referral_rate_exact: Proportion | None = None
+    ppv_exact: Proportion | None = None
+    """Among the cases referred, given their number; None if there are none."""
+    npv_exact: Proportion | None = None
+    """Among the others, given their number; None if there are none."""
 
     def interval(self, metric: str) -> Estimate | Proportion | None:
         """A metric as it is shown: see ``interval_of``."""
@@ -126,9 +130,7 @@ def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceRes
             f"too few cases for numbers: {positives} positive and {negatives} negative, "
             f"expected at least {MINIMUM_PER_CLASS} of each"
         )
-        return SliceResult(
-            part.name, part.title, truth.size, positives, abstained, {}, None, None, None, note
-        )
+        return SliceResult(part.name, part.title, truth.size, positives, abstained, {}, note)
     units, referred = outcomes.units[members], outcomes.referred[members]
     # Two cases of one patient are not independent evidence.
     bootstrap_units = units if has_clusters(units) else None
@@ -150,6 +152,11 @@ def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceRes
         name: _widen_degenerate(decisions[name], successes[trials], units[trials])
         for name, (successes, trials) in shares.items()
     }
+    exact = {
+        f"{name}_exact": clustered_proportion(successes[trials], units[trials], metrics[name])
+        for name, (successes, trials) in shares.items()
+        if trials.any()
+    }
     return SliceResult(
         name=part.name,
         title=part.title,
@@ -157,10 +164,8 @@ def measure_slice(part: Slice, outcomes: Outcomes, config: Evaluate) -> SliceRes
         positives=positives,
         abstained=abstained,
         metrics=metrics,
-        sensitivity_exact=clustered_proportion(referred[truth], units[truth], metrics["sensitivity"]),
-        specificity_exact=clustered_proportion(~referred[~truth], units[~truth], metrics["specificity"]),
-        referral_rate_exact=clustered_proportion(referred, units, metrics["referral_rate"]),
         note="",
+        **exact,
     )
 
 

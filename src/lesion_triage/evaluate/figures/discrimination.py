@@ -56,7 +56,7 @@ def precision_recall(
     curve: Curve,
     auprc: Estimate | None,
     sensitivity: Proportion,
-    ppv: Estimate | None,
+    ppv: Proportion | None,
     prevalence: float,
     target: float,
 ) -> bytes:
