@@ -246,3 +246,15 @@ def test_score_refuses_a_bundle_with_one_flipped_byte(tiny_bundle, tmp_path, cap
     (copy / "model.onnx").write_bytes(graph)
     assert cli.main(["score", str(copy), "a.jpg"]) == 2
     assert "model.onnx" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["compare", "LINK", "LINK"], ["robustness", "LINK", "--out", "LINK"], ["certificate", "LINK"]]
+)
+def test_a_link_that_leads_to_itself_is_one_sentence(tmp_path, capsys, words):
+    link = tmp_path / "link"
+    link.symlink_to("link")
+    assert cli.main([str(link) if word == "LINK" else word for word in words]) == 2
+    said = capsys.readouterr().err
+    assert str(link) in said
+    assert said.count("\n") == 1

@@ -277,17 +277,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(interrupt, "status", 130)  # 143 after SIGTERM
     except BrokenPipeError:
         return 128 + signal.SIGPIPE  # not 0: the verb may have stopped halfway, as ``promote | head`` does
-    except OSError as error:
-        if error.errno in _DISK_FULL_ERRNOS:
-            advice = "free some room and run the same command again"
-        elif error.filename is not None:
-            advice = "name another, or permit it"
-        else:
-            raise  # not about a file
-        print(f"{error.filename or 'output'}: {error.strerror}; {advice}.", file=sys.stderr)
+    except (OSError, RuntimeError) as error:
+        if (sentence := _file_sentence(error)) is None:
+            raise
+        print(sentence, file=sys.stderr)
         return 2
     finally:
         _discard_unwritten_output()
+
+
+def _file_sentence(error: OSError | RuntimeError) -> str | None:
+    """What a person is told of a file that cannot be used; None: the error is not about a file."""
+    # Up to Python 3.12, pathlib replaces the system's error about a link to itself by a RuntimeError.
+    cause = error.__context__ if isinstance(error, RuntimeError) else error
+    if not isinstance(cause, OSError) or (cause is not error and cause.errno != errno.ELOOP):
+        return None
+    if cause.errno in _DISK_FULL_ERRNOS:
+        return (
+            f"{cause.filename or 'output'}: {cause.strerror}; free some room and run the same command again."
+        )
+    return cause.filename and f"{cause.filename}: {cause.strerror}; name another, or permit it."
 
 
 def _flush_output() -> None:
