@@ -134,6 +134,8 @@ def test_value_out_of_range_names_its_place(written, value):
             r"calibrate\.deadline_hours: Input should be less than or equal",
         ),
         ("calibrate: {deadline_hours: true}", r"calibrate\.deadline_hours: Input should be a number"),
+        ("export: {center_crop: 0.8}", r"center_crop needs views of 2 or more"),
+        ("export: {views: 8, center_crop: 0.4}", r"export\.center_crop: .*greater than or equal to 0\.5"),
         ("export: {opset: 99}", r"export\.opset: .*less than or equal to 25; found 99"),
         ("export: {parity_tolerance: .inf}", r"export\.parity_tolerance: .*finite number"),
         ("export: {parity_tolerance: 1}", r"export\.parity_tolerance: .*less than 1; found 1"),
@@ -301,12 +303,23 @@ def test_a_training_key_that_came_later_changes_no_identity_while_it_has_its_def
     assert elsewhere.train.recipe() == plain.train.recipe()
 
 
+def test_a_centre_crop_changes_the_identity_and_none_does_not():
+    base = {"name": "try", "data": {"source": "synthetic"}}
+    plain = Config.model_validate({**base, "export": {"views": 8}})
+    assert "center_crop" not in plain.export.recipe()
+    stated = Config.model_validate({**base, "export": {"views": 8, "center_crop": 1}})
+    assert stated.identity_sha256() == plain.identity_sha256()
+    cropped = Config.model_validate({**base, "export": {"views": 8, "center_crop": 0.8}})
+    assert cropped.identity_sha256() != plain.identity_sha256()
+
+
 def test_an_ensemble_of_one_changes_no_identity_and_members_are_the_runs_of_their_seeds(written):
     """The section came later: without it, what is hashed is what was hashed before it."""
     path = written(MINIMAL + "seed: 4\n")
     plain = load(path)
     hashed = plain.model_dump(mode="json", exclude={"tracking", "data", "ensemble"})
     hashed["data"] = plain.data.identity()
+    del hashed["export"]["center_crop"]
     how = {"accelerator": plain.train.accelerator, "workers": plain.train.workers}
     hashed["train"] = {**how, **plain.train.recipe()}
     assert plain.identity_sha256() == sha256_of(canonical_json(hashed).encode())

@@ -106,7 +106,8 @@ def train(run: Run, train_records: list[Record], held_out_records: list[Record],
     )
     listener = loop.Listener(on_epoch=lambda line: echo(f"epoch {line.epoch}: {line.validation_auroc:.4f}"))
     loop.train(run.config, train_pictures, held_out_pictures, folder, run.config.identity_sha256(), listener)
-    network = Views(checkpoint.load_checkpoint(folder), run.config.export.views).eval()
+    export = run.config.export
+    network = Views(checkpoint.load_checkpoint(folder), export.views, export.center_crop).eval()
     with torch.inference_mode():
         logits = [
             float(logit)

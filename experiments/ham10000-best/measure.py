@@ -17,6 +17,7 @@ from lesion_triage.bundle.policy import aggregate_logits
 from lesion_triage.calibrate.bootstrap import draw_counts, percentile_interval
 from lesion_triage.calibrate.cells import Cells, Sample
 from lesion_triage.calibrate.metrics import auroc
+from lesion_triage.config import Export
 from lesion_triage.console import echo
 from lesion_triage.data import pixel_cache
 from lesion_triage.export.onnx_graph import Views
@@ -61,7 +62,7 @@ def main() -> None:
             [auroc(cells, cells.sample_counts()), *(auroc(cells, cells.tally(counts)) for counts in draws)]
         )
 
-    member_logits = [_logits(folder, pictures, run.config.export.views) for folder in arguments.members]
+    member_logits = [_logits(folder, pictures, run.config.export) for folder in arguments.members]
     floor_logit = lowest_logit(run.config.train)
     combined_logits = {
         "mean of the logits": np.mean(
@@ -70,7 +71,7 @@ def main() -> None:
         "mean of the probabilities": np.mean([1 / (1 + np.exp(-logits)) for logits in member_logits], axis=0),
     }
     if arguments.student:
-        combined_logits["student"] = _logits(arguments.student, pictures, run.config.export.views)
+        combined_logits["student"] = _logits(arguments.student, pictures, run.config.export)
     member_aurocs = np.stack([bootstrap_aurocs(logits) for logits in member_logits])
     echo(f"{len(positive)} cases, {int(positive.sum())} positive; 95 % intervals, {DRAWS} draws of units")
     for folder, values in zip(arguments.members, member_aurocs, strict=True):
@@ -85,8 +86,8 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def _logits(folder: Path, pictures: pixel_cache.Pixels, views: int) -> Floats:
-    network = Views(checkpoint.load_checkpoint(folder), views).eval()
+def _logits(folder: Path, pictures: pixel_cache.Pixels, export: Export) -> Floats:
+    network = Views(checkpoint.load_checkpoint(folder), export.views, export.center_crop).eval()
     found = [
         network(torch.from_numpy(np.array(pictures[start : start + 8])))[0]
         for start in range(0, len(pictures), 8)

@@ -69,7 +69,10 @@ def main() -> None:
     validation = pixel_cache.load_pixels(records, root, run.config.pixels, run.cache)
     training = pixel_cache.load_pixels(pipeline.records(run, "train"), root, run.config.pixels, run.cache)
     chosen = np.random.default_rng(0).choice(len(training), min(arguments.pictures, len(training)), False)
-    float32_graph = convert(checkpoint.load_checkpoint(run.folder), size_px, views, run.config.export.opset)
+    center_crop = run.config.export.center_crop if views > 1 else 1.0
+    float32_graph = convert(
+        checkpoint.load_checkpoint(run.folder), size_px, views, run.config.export.opset, center_crop
+    )
     int8_graph = quantise(float32_graph, np.stack([training[int(index)] for index in np.sort(chosen)]))
 
     all_on, all_off = ort.GraphOptimizationLevel.ORT_ENABLE_ALL, ort.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -65,6 +65,7 @@ def main() -> None:
             settings.pixels.size_px,
             settings.export.views,
             settings.export.opset,
+            settings.export.center_crop,
         )
     )
 

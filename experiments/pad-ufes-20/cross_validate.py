@@ -156,7 +156,7 @@ def _fine_tuned(
     ]
     with tempfile.TemporaryDirectory() as folder:
         loop.train(loaded, parts[0], parts[1], Path(folder), "cross-validation")
-        network = Views(load_checkpoint(Path(folder)), loaded.export.views).eval()
+        network = Views(load_checkpoint(Path(folder)), loaded.export.views, loaded.export.center_crop).eval()
     found = []
     with torch.inference_mode():
         for start in range(0, len(outside), SCORING_BATCH_SIZE):

@@ -411,8 +411,23 @@ class Export(Section):
     opset: Whole = Field(default=20, ge=18, le=LARGEST_OPSET)
     views: Annotated[Literal[1, 2, 4, 8], BeforeValidator(_no_boolean)] = 1
     """Test-time augmentation: mirrored and rotated copies of each picture that the graph averages over."""
+    center_crop: Annotated[Number, Field(ge=0.5, le=1)] = 1.0
+    """Half of the views show the middle of the picture, this share of each side, enlarged; 1: none does."""
     parity_tolerance: Share = 1e-4
     """Largest difference of a score between torch and onnxruntime, on the validation pictures."""
+
+    @model_validator(mode="after")
+    def _require_views_to_share(self) -> Self:
+        if self.center_crop < 1 and self.views == 1:
+            raise ValueError("center_crop needs views of 2 or more: half of them show the middle")
+        return self
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result. ``center_crop`` came later and is left out where no view is cropped."""
+        content = self.model_dump(mode="json")
+        if self.center_crop == 1:
+            del content["center_crop"]
+        return content
 
 
 class Evaluate(Section):
@@ -554,6 +569,7 @@ class Config(Section):
         content = self.model_dump(mode="json", exclude={"tracking", "data"})
         content["data"] = self.data.identity()
         content["model"]["weights"] = _without_location(self.model.weights)
+        content["export"] = self.export.recipe()
         if self.ensemble.size == 1:
             del content["ensemble"]  # so that a run from before the section existed is known again
         else:

@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 import timm
 import torch
+from PIL import Image
 
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.schema import PixelSpec
@@ -27,9 +28,9 @@ def network(name: str = "test_efficientnet") -> TriageNetwork:
 
 
 @cache
-def written(name: str, views: int) -> bytes:
+def written(name: str, views: int, center_crop: float = 1.0) -> bytes:
     """The graph of that network; an export costs seconds."""
-    return convert(network(name), SIZE, views, 20)
+    return convert(network(name), SIZE, views, 20, center_crop)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,13 @@ def pixels():
 
 
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_resnet", "test_vit"])
-@pytest.mark.parametrize("views", [1, 4])
-def test_the_graph_agrees_with_the_network_at_any_batch_size(pixels, name, views):
+@pytest.mark.parametrize(("views", "center_crop"), [(1, 1.0), (4, 1.0), (8, 0.8)])
+def test_the_graph_agrees_with_the_network_at_any_batch_size(pixels, name, views, center_crop):
     net = network(name)
-    session = ort.InferenceSession(written(name, views), providers=["CPUExecutionProvider"])
+    graph = written(name, views, center_crop)
+    session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     with torch.inference_mode():
-        logit, embedding, levels = Views(net, views)(torch.from_numpy(pixels))
+        logit, embedding, levels = Views(net, views, center_crop)(torch.from_numpy(pixels))
     for batch in (1, 2, 5):
         found = session.run(["logit", "embedding", "levels"], {"pixels": pixels[:batch]})
         np.testing.assert_allclose(found[0], logit[:batch].numpy(), atol=1e-5)
@@ -78,6 +80,36 @@ def test_eight_views_answer_the_same_however_the_picture_is_turned(pixels):
     with torch.inference_mode():
         logits = [module(torch.from_numpy(np.ascontiguousarray(t))[None])[0].item() for t in turned]
     np.testing.assert_allclose(logits, logits[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("views", "turns"), [(4, (0, 2)), (8, (0, 1, 2, 3))])
+def test_with_centre_crops_the_answer_is_the_same_however_the_camera_was_turned(pixels, views, turns):
+    module = Views(network(), views, 0.75)
+    turned = [torch.from_numpy(np.rot90(pixels[0], k).copy())[None] for k in turns]
+    with torch.inference_mode():
+        logits = [module(each)[0].item() for each in turned]
+    np.testing.assert_allclose(logits, logits[0], atol=1e-5)
+
+
+def test_half_of_the_views_show_the_whole_and_half_the_middle_enlarged(pixels):
+    """The middle by another library: Pillow, which enlarges by the same bilinear rule."""
+    seen: list[torch.Tensor] = []
+
+    class Watch(torch.nn.Module):
+        def forward(self, stacked):
+            seen.append(stacked)
+            return tuple(stacked.float().mean((1, 2, 3), keepdim=True)[:, 0] for _ in range(3))
+
+    Views(Watch(), 2, 0.75)(torch.from_numpy(pixels[:1]))
+    whole, middle = seen[0]
+    assert torch.equal(whole, torch.from_numpy(pixels[0]).float())
+    cut = Image.fromarray(pixels[0]).crop((8, 8, 56, 56)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    np.testing.assert_allclose(middle.flip(1).numpy(), np.asarray(cut, np.float32), atol=1)
+
+
+def test_one_view_is_either_the_whole_or_the_middle():
+    with pytest.raises(ValueError, match="needs two views"):
+        Views(network(), 1, 0.8)
 
 
 def test_one_view_is_the_network_itself(pixels):

@@ -14,6 +14,7 @@ from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.schema import Grouping
 from lesion_triage.data.records import Record
 from lesion_triage.errors import ParityError
+from lesion_triage.export.onnx_graph import Views
 from lesion_triage.export.parity import Parity, compare, require
 from lesion_triage.predictions import Predictions
 from made_predictions import row
@@ -52,7 +53,7 @@ def test_a_flip_in_a_certified_group_is_counted_though_a_case_of_no_known_group_
     ]
     policy = tiny.policy(groupings=(Grouping(by="sex", thresholds={"female": 0.5}),))
     table = Predictions("validation", "a" * 64, "b" * 64, "c" * 64, rows)
-    found = compare(Constant(), 1, tiny.PIXEL_SPEC, policy, table, known, tmp_path)
+    found = compare(Views(Constant(), 1), tiny.PIXEL_SPEC, policy, table, known, tmp_path)
     assert found.images == 3
     assert found.largest_logit_difference == 2.0
     assert found.decision_flips == 1

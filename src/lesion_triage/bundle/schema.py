@@ -9,9 +9,17 @@ Scores are calibrated probabilities in [0, 1]; logits are the network's raw outp
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from lesion_triage.bundle.calibration import Calibrator
 from lesion_triage.bundle.certificate import AgeEdges, ServedDimension
@@ -183,6 +191,16 @@ class ModelFacts(Document):
     embedding_width: int = Field(ge=1)
     views: Literal[1, 2, 4, 8]
     """Mirrored or turned copies of a picture that the graph averages over."""
+    center_crop: float = Field(default=1.0, ge=0.5, le=1)
+    """Share of each side that half of the views show, enlarged; 1: every view shows the whole picture."""
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A header sealed before the field existed keeps its hash."""
+        content: dict[str, Any] = serialize(self)
+        if self.center_crop == 1:
+            del content["center_crop"]
+        return content
 
 
 class SealedFile(BaseModel):

@@ -160,11 +160,17 @@ def ensemble(dossier: Dossier) -> Answer:
         text = f"{each} networks of different seeds, {settings['combine']}."
     else:
         text = "No ensemble: one network."
-    views = dossier.at(HEADER, "model.views")
     return Answer(
-        f"{text} {views} view(s) of each picture.",
+        f"{text} {views(dossier)} of each picture.",
         (Pointer(CONFIG, "ensemble"), Pointer(HEADER, "model.views")),
     )
+
+
+def views(dossier: Dossier) -> str:
+    """How many views of a picture the graph averages over, and what half of them show if not the whole."""
+    facts = dossier.at(HEADER, "model")
+    crop = facts.get("center_crop")  # left out where there is none
+    return f"{facts['views']} view(s)" + (f", half of them of the middle {crop:g}" if crop else "")
 
 
 def software(dossier: Dossier) -> Answer:

@@ -71,7 +71,10 @@ def _details(dossier: Dossier) -> list[str]:
     facts, answered = dossier.at(HEADER, "model"), answers_model.training
     rows = [
         ("bundle", f"sealed {dossier.at(HEADER, 'created_at')} by {dossier.at(HEADER, 'made_with')}"),
-        ("network", f"{facts['backbone']}, {facts['parameters']:,} parameters, {facts['views']} view(s)"),
+        (
+            "network",
+            f"{facts['backbone']}, {facts['parameters']:,} parameters, {answers_model.views(dossier)}",
+        ),
         ("input", f"photographs of one lesion, {dossier.at(HEADER, 'pixels.size_px')} px, RGB"),
         ("output", "score, disposition, priority band, reasons; it names no condition"),
         ("first weights", answers_model.weights(dossier).text),

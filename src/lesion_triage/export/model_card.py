@@ -28,7 +28,7 @@ a kind it was not trained on (another camera, another part of the skin's range, 
 
 | | |
 |---|---|
-| backbone | {backbone} ({parameters:,} parameters), {size} px, {views} view(s) |
+| backbone | {backbone} ({parameters:,} parameters), {size} px, {views} |
 | first weights | {weights} |
 | training | {training}; config {config} |
 | data | {source}: {images} photographs of {cases} cases |
@@ -64,7 +64,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         backbone=facts.backbone,
         parameters=facts.parameters,
         size=config.pixels.size_px,
-        views=facts.views,
+        views=_views(facts),
         weights=_initial_weights(config),
         training=_training(config),
         config=config.identity_sha256()[:16],
@@ -84,6 +84,11 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         assumptions="\n".join(f"- {assumption}" for assumption in certificate.assumptions),
         citations="\n".join(f"- {citation}" for citation in manifest.citation) or "- none stated",
     )
+
+
+def _views(facts: ModelFacts) -> str:
+    cropped = f", half of them of the middle {facts.center_crop:g}" if facts.center_crop < 1 else ""
+    return f"{facts.views} view(s){cropped}"
 
 
 def _initial_weights(config: Config) -> str:

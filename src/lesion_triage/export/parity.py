@@ -18,8 +18,6 @@ from lesion_triage.data.records import Record
 from lesion_triage.errors import ParityError
 from lesion_triage.export.onnx_graph import Views
 from lesion_triage.predictions import Predictions
-from lesion_triage.train.ensemble import Ensemble
-from lesion_triage.train.network import TriageNetwork
 
 _BATCH_SIZE = 32
 """Pictures per batch, counting all views."""
@@ -39,8 +37,7 @@ class Parity:
 
 
 def compare(
-    network: TriageNetwork | Ensemble,
-    views: int,
+    module: Views,
     spec: PixelSpec,
     policy: Policy,
     predictions: Predictions,
@@ -50,8 +47,7 @@ def compare(
     """Score the pictures of ``predictions`` again in torch and compare photograph by photograph.
 
     Args:
-        network: from which the graph was written.
-        views: that the graph averages over.
+        module: from which the graph was written.
         spec: how a file becomes pixels.
         policy: its novelty gate decides which photographs are compared, the whole of it which cases flip.
         predictions: from the graph, before the novelty gate.
@@ -59,12 +55,12 @@ def compare(
         root: folder of the dataset.
 
     Raises:
-        ScoringError: a logit of the network is not finite.
+        ScoringError: a logit of the module is not finite.
     """
     predictions = predictions.behind_gate(policy.novelty_limit)
     gradable = {row.image_id: row.logit for row in predictions.rows if row.logit is not None}
     wanted = [record for record in records if record.image_id in gradable]
-    in_torch = _torch_logits(Views(network, views).eval(), max(1, _BATCH_SIZE // views), spec, wanted, root)
+    in_torch = _torch_logits(module.eval(), spec, wanted, root)
     pairs = [(logit, in_torch[image_id]) for image_id, logit in gradable.items()]
     scores = [tuple(calibrated_score(policy.calibrator, logit) for logit in pair) for pair in pairs]
     flips = 0
@@ -82,11 +78,10 @@ def compare(
     )
 
 
-def _torch_logits(
-    module: Views, batch_size: int, spec: PixelSpec, records: Sequence[Record], root: Roots
-) -> dict[str, float]:
+def _torch_logits(module: Views, spec: PixelSpec, records: Sequence[Record], root: Roots) -> dict[str, float]:
     """Image -> logit."""
     logits: list[float] = []
+    batch_size = max(1, _BATCH_SIZE // module.views)
     for start in range(0, len(records), batch_size):
         files = (read_picture(root, record) for record in records[start : start + batch_size])
         pictures = torch.stack([torch.from_numpy(pixels.decode(data, spec).pixels) for data in files])

@@ -26,6 +26,7 @@ from lesion_triage.data.records import Record
 from lesion_triage.data.synthetic import draw_picture
 from lesion_triage.export import parity
 from lesion_triage.export.model_card import model_card
+from lesion_triage.export.onnx_graph import Views
 from lesion_triage.train import checkpoint
 
 _SENSOR_NOISE = 12
@@ -73,17 +74,16 @@ def seal_run(folder: Path, config: Config, source_data: SourceData, cache: Path 
     graph = (folder / "model.onnx").read_bytes()
     network = checkpoint.load_checkpoint(folder)
     table, _ = predictions.read(folder / "predictions", "validation")
-    views = config.export.views
-    agreement = parity.compare(
-        network, views, config.pixels, policy, table, source_data.validation, source_data.root
-    )
+    module = Views(network, config.export.views, config.export.center_crop)
+    agreement = parity.compare(module, config.pixels, policy, table, source_data.validation, source_data.root)
     parity.require(agreement, config.export.parity_tolerance)
     pictures = _selftest_pictures(config.seed, config.pixels.size_px)
     facts = ModelFacts(
         backbone=" + ".join(config.served_backbones()),
         parameters=network.exported_parameters,
         embedding_width=network.width,
-        views=views,
+        views=config.export.views,
+        center_crop=config.export.center_crop,
     )
     bundle = seal(
         folder / "bundle",

@@ -233,16 +233,17 @@ def evaluate(run: Run, tracker: Tracker) -> None:
     from lesion_triage.data import manifest
     from lesion_triage.evaluate import report
     from lesion_triage.export import parity
+    from lesion_triage.export.onnx_graph import Views
     from lesion_triage.train import checkpoint
 
     bundle = open_bundle(run.folder / "bundle")
     runs.record_test_opening(run.folder, bundle.sha256)
     table = predict_split(run, "test", bundle.graph)
     table.write(run.folder / "predictions")
+    sealed = bundle.header.model
     with progress_bar("comparing with torch"):
         agreement = parity.compare(
-            checkpoint.load_checkpoint(run.folder),
-            bundle.header.model.views,
+            Views(checkpoint.load_checkpoint(run.folder), sealed.views, sealed.center_crop),
             bundle.header.pixels,
             bundle.policy,
             table,

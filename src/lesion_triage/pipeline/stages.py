@@ -86,7 +86,7 @@ STAGES: dict[str, Stage] = {
         Stage(
             "export",
             ("train", "calibrate"),
-            lambda run: (run.config.name, run.config.export.model_dump()),
+            lambda run: (run.config.name, run.config.export.recipe()),
             ("bundle",),
             sealing.export,
             sealing.log_bundle,

@@ -265,8 +265,9 @@ def predict_inputs(run: Run) -> object:
     """Everything that decides the graph and its logits, besides the weights."""
     from lesion_triage import predictions
 
-    config = run.config
-    return predictions.FORMAT, config.export.opset, config.export.views, config.calibrate.quality.model_dump()
+    export, quality = run.config.export, run.config.calibrate.quality.model_dump()
+    cropped = (export.center_crop,) if export.center_crop < 1 else ()  # so that older results are known again
+    return predictions.FORMAT, export.opset, export.views, quality, *cropped
 
 
 def predict(run: Run, tracker: Tracker) -> None:
@@ -277,10 +278,10 @@ def predict(run: Run, tracker: Tracker) -> None:
     from lesion_triage.export import novelty, onnx_graph
     from lesion_triage.train import checkpoint
 
-    config = run.config
+    config, export = run.config, run.config.export
     echo("  writing the network as ONNX")
     network = checkpoint.load_checkpoint(run.folder)
-    plain = onnx_graph.convert(network, config.pixels.size_px, config.export.views, config.export.opset)
+    plain = onnx_graph.convert(network, config.pixels.size_px, export.views, export.opset, export.center_crop)
     train = records(run, "train")
     pictures = pixel_cache.load_pixels(train, data_root(run), config.pixels, pixel_cache_of(run))
     with progress_bar("fitting the novelty gate") as tick:
