@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_triage.calibrate.bootstrap import Estimate
-from lesion_triage.calibrate.cells import Cells, Counts, Floats
+from lesion_triage.calibrate.cells import Cells, Counts, Floats, cases_with_score
 from lesion_triage.calibrate.smooth_ece import smoothed_absolute_mean
 
 
@@ -30,7 +30,7 @@ def calibration_error(cells: Cells, counts: Counts) -> Floats:
     Returns:
         Shape (draws,); NaN where a draw has no case with a score.
     """
-    scored = counts[:, :, :-1].sum(axis=(1, 2)) > 0
+    scored = cases_with_score(counts) > 0
     return np.where(scored, _absolute_sum_of_bins(cells, cells.mean_residuals(counts)), np.nan)
 
 
@@ -40,7 +40,7 @@ def calibration_noise(cells: Cells, counts: Counts) -> Floats:
     Returns:
         Shape (draws, 2); NaN where a draw has no case with a score.
     """
-    scored = counts[:, :, :-1].sum(axis=(1, 2)) > 0
+    scored = cases_with_score(counts) > 0
     moved = cells.mean_residuals(counts) - cells.mean_residuals(cells.sample_counts())
     noise = np.column_stack([_absolute_sum_of_bins(cells, moved), smoothed_absolute_mean(cells, moved)])
     return np.where(scored[:, None], noise, np.nan)

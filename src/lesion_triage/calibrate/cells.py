@@ -194,7 +194,7 @@ class Cells:
 
     def mean_residuals(self, counts: Counts) -> Floats:
         """Sum of outcome - score by cell, as a share of the cases with a score; shape (draws, cells - 1)."""
-        weight = counts[:, :, :-1].sum(axis=(1, 2))
+        weight = cases_with_score(counts)
         return np.asarray(
             np.einsum("bkc,kc->bc", counts, self.residual)[:, :-1] / np.maximum(weight, 1)[:, None]
         )
@@ -202,6 +202,11 @@ class Cells:
     def sample_counts(self) -> Counts:
         """The sample itself as a draw, shape (1, 2, cells)."""
         return self.cases[None]
+
+
+def cases_with_score(counts: Counts) -> Floats:
+    """Cases with a score in each draw, shape (draws,); the last cell holds those without one."""
+    return np.asarray(counts[:, :, :-1].sum(axis=(1, 2)))
 
 
 def _ranking_within_cells(

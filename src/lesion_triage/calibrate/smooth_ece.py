@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from lesion_triage.calibrate.cells import Cells, Counts, Floats
+from lesion_triage.calibrate.cells import Cells, Counts, Floats, cases_with_score
 
 _SMALLEST_BANDWIDTH = 1e-3
 _POINTS = 64
@@ -28,7 +28,7 @@ def smooth_calibration_error(cells: Cells, counts: Counts) -> Floats:
     Returns:
         Shape (draws,); NaN where a draw has no case with a score.
     """
-    scored = counts[:, :, :-1].sum(axis=(1, 2)) > 0
+    scored = cases_with_score(counts) > 0
     return np.where(scored, smoothed_absolute_mean(cells, cells.mean_residuals(counts)), np.nan)
 
 
