@@ -135,12 +135,14 @@ def waiting_cases(
 
 def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:
     """A page of the read cases: those without a known outcome first, then by time of the last reading."""
-    readings = select(ReadingRow.case_id, func.max(ReadingRow.id).label("id")).group_by(ReadingRow.case_id)
-    latest, effective = readings.subquery(), _effective_outcomes().subquery()
+    decisions = func.count(ReadingRow.decision.distinct()).label("decisions")
+    newest = func.max(ReadingRow.id).label("id")
+    latest = select(ReadingRow.case_id, newest, decisions).group_by(ReadingRow.case_id).subquery()
+    effective = _effective_outcomes().subquery()
     count = session.scalar(select(func.count()).select_from(CaseRow).where(is_read())) or 0
     number = _clamp_page(page_number, count)
     wanted = (
-        select(CaseRow, ReadingRow, OutcomeRow)
+        select(CaseRow, ReadingRow, latest.c.decisions, OutcomeRow)
         .join(latest, latest.c.case_id == CaseRow.id)
         .join(ReadingRow, ReadingRow.id == latest.c.id)
         .outerjoin(effective, effective.c.case_id == CaseRow.id)
@@ -155,9 +157,10 @@ def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:
             Urgency(case.priority_band, case.arrived_at, case.deadline_hours),
             case.disposition,
             reading_of(reading),
+            decisions > 1,
             None if outcome is None else outcome_of(outcome),
         )
-        for case, reading, outcome in session.execute(wanted)
+        for case, reading, decisions, outcome in session.execute(wanted)
     ]
     return ListPage(cases, number, count)
 

@@ -96,6 +96,8 @@ class ReadCase:
     disposition: str
     reading: Reading
     """The last one."""
+    is_disputed: bool
+    """Whether one reading agrees and another overrides."""
     outcome: Outcome | None
     """The one that counts; None: none was recorded."""
 

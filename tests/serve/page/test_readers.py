@@ -124,3 +124,29 @@ def test_readings_that_agree_with_each_other_are_not_called_contradictory(browse
     browser.read_case(number)
     browser.read_case(number)
     assert Texts("en")("reading.disputed") not in browser.get(f"/ui/cases/{number}").text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_list_of_read_cases_marks_those_whose_readings_contradict_each_other(
+    language: str, browser: Any, browse: Any
+) -> None:
+    disputed, agreed, once = (browser.send_case(PICTURE) for _ in range(3))
+    second = browse(browser.app, language)
+    second.sign_in("Dr B")
+    for reader, number, decision in (
+        *((browser, disputed, "override"), (second, disputed, "agree")),
+        *((browser, agreed, "agree"), (second, agreed, "agree"), (second, once, "override")),
+    ):
+        assert reader.read_case(number, decision, "as I saw it").status_code == 303
+    rows = {
+        number: row
+        for row in second.get("/ui/read").text.split("<tr>")
+        for number in (disputed, agreed, once)
+        if f'href="/ui/cases/{number}"' in row
+    }
+    mark = Texts(language)("read.disputed")
+    assert {number: mark in row for number, row in rows.items()} == {
+        disputed: True,
+        agreed: False,
+        once: False,
+    }
