@@ -261,11 +261,11 @@ def file_sha256(path: Path) -> str:
 def tree_fingerprint(root: Path) -> str:
     """Hash of the names, sizes and times of all files below ``root``: has the dataset been changed?
 
-    Files in linked folders are included. A file that has vanished, or a link that leads nowhere, counts as
-    absent; whoever reads it will report that.
+    Files in linked folders are included. A file that has vanished, a link that leads nowhere, and what is in
+    a folder that cannot be listed, count as absent; whoever reads them will report that.
     """
     digest = hashlib.sha256()
-    for walked in walk_folders(root):
+    for walked in walk_folders(root, on_error=lambda error: None):
         if walked.link_target is not None:
             digest.update(os.fsencode(f"{walked.prefix}\0same as {walked.link_target}\n"))
         for name in walked.names:

@@ -84,7 +84,7 @@ def check(
         progress: called with pictures opened and pictures in all, if ``deep``.
 
     Raises:
-        DataError: there is no such folder, or the dataset cannot be recognised.
+        DataError: there is no such folder, one in it cannot be listed, or the dataset cannot be recognised.
     """
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder.")

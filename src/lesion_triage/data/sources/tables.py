@@ -61,7 +61,11 @@ class DataFolder:
 
 
 def scan_folder(root: Path, endings: Sequence[str] = JPEG) -> DataFolder:
-    """Walk all sub-folders and linked folders, in an order independent of the file system."""
+    """Walk all sub-folders and linked folders, in an order independent of the file system.
+
+    Raises:
+        DataError: one of them cannot be listed.
+    """
     pictures: dict[str, str] = {}
     duplicate_names: set[str] = set()
     tables: dict[str, Path] = {}
