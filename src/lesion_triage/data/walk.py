@@ -29,8 +29,8 @@ class WalkedFolder(NamedTuple):
 
 def _refuse(error: OSError) -> None:
     raise DataError(
-        f"{error.filename}: this folder cannot be listed ({error.strerror}), so pictures may be missing; make "
-        "it readable, or keep the dataset apart from it."
+        f"{error.filename}: this folder cannot be listed ({error.strerror}), so pictures may be missing; "
+        "make it readable, or keep the dataset apart from it."
     )
 
 
