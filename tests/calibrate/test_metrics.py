@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import beta, binomtest, norm
 from sklearn.metrics import (
     average_precision_score,
     brier_score_loss,
@@ -22,6 +22,7 @@ from lesion_triage.calibrate import metrics
 from lesion_triage.calibrate.bootstrap import draw_counts
 from lesion_triage.calibrate.cells import BINS, Cells, Sample
 from lesion_triage.errors import CalibrationError
+from triage_server.commands.shadow import exact_interval
 
 
 def cases(seed=0, size=200, levels=None, share=0.3):
@@ -170,6 +171,24 @@ def test_exact_interval_is_that_of_scipy(successes, trials):
     found = metrics.proportion(successes, trials)
     reference = binomtest(successes, trials).proportion_ci(0.95, "exact")
     assert (found.low, found.high) == pytest.approx((reference.low, reference.high), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize("trials", [1, 2, 3, 7, 59, 140, 1_001, 12_345, 200_000])
+def test_exact_intervals_of_report_and_server_are_scipy_s_quantiles_of_beta(trials, confidence):
+    """The server has its own, because it imports nothing of ``calibrate``."""
+    half = (1 - confidence) / 2
+    shares = (0, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 1)
+    for successes in {round(share * trials) for share in shares} | {1, trials - 1}:
+        low = beta.ppf(half, successes, trials - successes + 1) if successes else 0.0
+        high = beta.isf(half, successes + 1, trials - successes) if successes < trials else 1.0
+        found = metrics.proportion(successes, trials, confidence)
+        for interval in ((found.low, found.high), exact_interval(successes, trials, confidence)):
+            assert interval == pytest.approx((low, high), rel=1e-8, abs=0)
+            # Near 1, where the share that failed is what counts.
+            assert (1 - interval[0], 1 - interval[1]) == pytest.approx(
+                (1 - low, 1 - high), rel=1e-8, abs=1e-15
+            )
 
 
 @given(seed=st.integers(0, 1000))
