@@ -10,7 +10,7 @@ SERVED := tests/bundle tests/serve tests/client tests/clinic/test_recertify.py t
 PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-slow test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check docs
+.PHONY: help install check test test-slow test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check image-check docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, pr
 	@command -v promtool >/dev/null || apt-get install -y -q --no-install-recommends prometheus || \
 		echo "promtool is not here: the alert rules will not be tested"
 	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
+
+image-check: $(VENV)/.installed ## build the image, run it by compose.yaml and the manifest, as root; IMAGE_CHECK='--engine docker'
+	$(BIN)/python tests/image_check.py $(IMAGE_CHECK)
 
 torture: $(VENV)/.installed ## kill a training run twenty times with kill -9; the weights must come out the same
 	$(BIN)/python -m pytest -m torture tests/train --ignore=tests/train/test_zoo.py
