@@ -58,3 +58,9 @@ def test_folder_that_can_be_listed_again_is_a_change(root: Path) -> None:
     with closed(root / "one"):
         first = runs.tree_fingerprint(root)
     assert runs.tree_fingerprint(root) != first
+
+
+def test_root_of_a_disk_has_a_folder_that_only_root_can_list(root: Path) -> None:
+    (root / "lost+found").mkdir()
+    with closed(root / "lost+found"):
+        assert len(scan_folder(root).pictures) == 2

@@ -79,7 +79,8 @@ def _walk_without_links(
             subfolders.clear()
             continue
         seen[real] = prefix
-        subfolders.sort()
+        # Where a disk is mounted, its own folder of recovered blocks, which its owner alone can list.
+        subfolders[:] = sorted(name for name in subfolders if name != "lost+found")
         linked = ((Path(folder, name), f"{prefix}{name}/") for name in subfolders)
         links += [(os.fspath(path), below) for path, below in linked if path.is_symlink()]
         yield WalkedFolder(folder, prefix, sorted(names))
