@@ -33,7 +33,7 @@ from lesion_triage.clinic.plan_figure import draw
 from lesion_triage.clinic.scores import read_units
 from lesion_triage.errors import ConfigError
 
-_AUROC = 0.945  # the best recipe on HAM10000: the mean over the three deals of experiments/ham10000-best
+_AUROC = 0.947  # the best recipe on HAM10000: the mean over the three deals of experiments/ham10000-best
 _POWERS = (0.8, 0.9)
 _MISSES = (0, 1, 2, 4, 8, 16, 32)
 
