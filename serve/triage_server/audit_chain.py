@@ -20,6 +20,8 @@ GENESIS = "0" * 64
 """What the very first line holds as the hash of the line before."""
 
 _FILE = "audit-*.jsonl"
+_MAX_LINE_BYTES = 1 << 20
+"""Of a case with all its photographs it has some thousands."""
 _LINE = re.compile(rb'(\{[ -~]*),"hash":"([0-9a-f]{64})"\}\n')
 
 
@@ -240,9 +242,22 @@ class _ChainReader:
 
 
 def _lines(file: Path) -> Iterator[bytes]:
+    """Each line, the last one perhaps without its end.
+
+    Raises:
+        AuditLogError: one is longer than the server writes any, or the file cannot be read.
+    """
+    number = 0
     try:
         with file.open("rb") as stream:
-            yield from stream
+            while raw := stream.readline(_MAX_LINE_BYTES):
+                number += 1
+                if len(raw) == _MAX_LINE_BYTES and not raw.endswith(b"\n"):
+                    raise AuditLogError(
+                        f"{file}: line {number} has more than {_MAX_LINE_BYTES} bytes, as no line of the "
+                        "server has; the file was damaged or altered. Keep a copy of it as it is."
+                    )
+                yield raw
     except OSError as error:
         raise AuditLogError(f"{file}: cannot be read ({error.strerror}).") from None
 

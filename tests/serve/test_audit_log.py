@@ -21,7 +21,7 @@ import pytest
 
 from lesion_triage.errors import AuditLogError
 from triage_server import audit_log
-from triage_server.audit_chain import GENESIS, ChainEnd, encode_line, file_name, files_of, verify
+from triage_server.audit_chain import GENESIS, ChainEnd, encode_line, file_name, files_of, read_tail, verify
 from triage_server.audit_folder import KEY_FILE
 from triage_server.audit_log import AuditLog
 
@@ -213,6 +213,15 @@ def test_first_line_has_the_first_number_if_and_only_if_it_follows_nothing(befor
     (folder / file_name(before.sequence + 1)).write_bytes(encode_line({"event": "answer"}, before)[0])
     with pytest.raises(AuditLogError, match="put the earlier files back"):
         verify(folder, since=before.head)
+
+
+@pytest.mark.parametrize("read", [verify, read_tail])
+def test_line_without_end_is_found_without_being_read_whole(read: Any, folder: Path):
+    write(folder, 2)
+    with files_of(folder)[0].open("r+b") as stream:
+        stream.truncate(1 << 40)  # a hole: nothing is on the disk, and memory has no room for it
+    with pytest.raises(AuditLogError, match=r"line 3 has more than 1048576 bytes"):
+        read(folder)
 
 
 @pytest.mark.parametrize("kept", [1, 5, 100, -2])

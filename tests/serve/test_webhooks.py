@@ -754,6 +754,12 @@ def test_callbacks_that_could_be_understood_in_two_ways_are_refused(config: str,
         Callbacks.read(config.replace("%s", json.dumps(GOOD)), {"EHR_SECRET": SECRET})
 
 
+def test_callbacks_of_a_file_that_an_editor_began_with_a_mark_are_read(tmp_path: Path):
+    file = tmp_path / "callbacks.json"
+    file.write_text(json.dumps({"ehr": GOOD}), encoding="utf-8-sig")
+    assert list(Callbacks.read(str(file), {"EHR_SECRET": SECRET}).by_name) == ["ehr"]
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o642, 0o444])
 def test_secret_that_everyone_may_read_or_write_is_refused(mode: int, tmp_path: Path):
     file = tmp_path / "secret"

@@ -85,7 +85,7 @@ class Callbacks:
         if not config.lstrip().startswith("{"):
             source = config
             try:
-                config = Path(config).read_text(encoding="utf-8")
+                config = Path(config).read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{source}: the callbacks cannot be read ({error}).") from None
         try:
