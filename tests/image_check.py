@@ -88,11 +88,12 @@ class Engine:
         return told([self.name, *arguments], fails=fails)
 
 
-def told(
-    command: Sequence[str], *, fails: bool = False, given: str | None = None, folder: Path | None = None
-) -> str:
+def told(command: Sequence[str], *, fails: bool = False, folder: Path | None = None) -> str:
     """Standard output of a command that must succeed, or of one that must fail both its outputs."""
-    done = subprocess.run(command, input=given, capture_output=True, text=True, check=False, cwd=folder)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+    except FileNotFoundError:
+        sys.exit(f"{command[0]}: not found")
     if (done.returncode != 0) != fails:
         sys.exit(f"{shlex.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout + (done.stderr if fails else "")
@@ -124,16 +125,15 @@ def look_inside(engine: Engine) -> None:
     about = json.loads(engine("image", "inspect", IMAGE))[0]["Config"]
     agreed("runs as its own user", about["User"] == f"{USER}:{USER}", about["User"])
     run = ("run", "--rm", "--network=none", "--read-only")
-    packages = engine(*run, "--entrypoint=ls", IMAGE, *map(str, _SITE_PACKAGES))
-    has = {line.split("-")[0] for line in packages.split()}
-    agreed("has onnxruntime, and neither torch nor pip", "onnxruntime" in has and not has & {"torch", "pip"})
+    found = engine(*run, "--entrypoint=python", IMAGE, "-c", _FOUND).split()
+    agreed("has onnxruntime, and neither torch nor pip", found == ["onnxruntime"], *found)
     said = engine(*run, "-e", "TRIAGE_HOST=0.0.0.0", IMAGE, "--bundle", "/nowhere", fails=True)
     agreed("without keys and TLS it does not listen, and says why", "Traceback" not in said, said.strip())
     said = engine(*run, "-e", "TRIAGE_PROT=1", IMAGE, "--bundle", "/nowhere", fails=True)
     agreed("refuses a variable that it does not know", "TRIAGE_PROT" in said)
 
 
-_SITE_PACKAGES = [Path("/opt/triage/lib/python3.11/site-packages")]
+_FOUND = "import importlib.util as u; print(*filter(u.find_spec, ('onnxruntime', 'torch', 'pip')))"
 
 
 class Site:
