@@ -251,9 +251,10 @@ class Page:
         release: Callable[[], None] = lambda: None,
     ) -> str:
         """Do what a form asks for; if the same form was sent before, return the result of that."""
-        session = context_of(request).session
-        assert session is not None
-        return await self._single_submit.run(session.id, request.url.path, form, work, release)
+        # Not by session: a form that was kept open is sent again after its reader has signed in again.
+        actor = context_of(request).actor
+        sender = f"{actor.caller}\n{actor.reader}"
+        return await self._single_submit.run(sender, request.url.path, form, work, release)
 
     # What is recorded
 

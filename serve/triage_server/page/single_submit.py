@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
-from triage_server.page.forms import Form
+from triage_server.page.forms import CSRF_FIELD, Form
 
 FORM_ID_FIELD = "form_id"
 """Name of the field; its value is new and random for each page that is shown."""
 _MAX_JOBS = 10_000
 _Key = tuple[str, str, bytes]
-"""Session, path, and hash of the form's id."""
+"""Sender, path, and hash of the form's id."""
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class SingleSubmit:
 
     async def run(
         self,
-        session: str,
+        sender: str,
         path: str,
         form: Form,
         work: Callable[[], Awaitable[str]],
@@ -54,7 +54,7 @@ class SingleSubmit:
         Work in progress belongs to all requests that wait for it, and continues while any of them does.
 
         Args:
-            session: that sent the form.
+            sender: who sent the form, in whichever session.
             path: to which it was sent.
             form: as sent; one without an id is processed each time.
             work: returns the result. It may raise; it is cancelled when the last waiting request has gone.
@@ -66,7 +66,7 @@ class SingleSubmit:
         if not form_id:
             return await work()
         content = await asyncio.to_thread(_digest, form)
-        key = (session, path, sha256(form_id.encode()).digest())
+        key = (sender, path, sha256(form_id.encode()).digest())
         job = self._jobs.get(key)
         if job is not None and job.content == content:
             release()
@@ -94,7 +94,8 @@ def _has_failed(work: asyncio.Future[str]) -> bool:
 
 def _digest(form: Form) -> bytes:
     """Tells two forms apart. Runs on a thread: photographs take some milliseconds, with the GIL released."""
-    digest = sha256(repr(sorted(form.fields.items())).encode())
+    content = {name: value for name, value in form.fields.items() if name != CSRF_FIELD}  # of a session
+    digest = sha256(repr(sorted(content.items())).encode())
     for image in form.images:
         digest.update(sha256(image).digest())
     return digest.digest()

@@ -50,19 +50,59 @@ if (drop) {
     input.files = event.dataTransfer.files;
     show();
   });
-  form.addEventListener("submit", () => {
-    form.querySelector(".sending").textContent = form.dataset.sending;
-  });
 }
+
+// Why a long form would be refused now; empty: it would not. No browser gives back the photographs of a refused one.
+const obstacleTo = async (form) => {
+  try {
+    const signal = AbortSignal.timeout(10000);
+    const answer = await fetch("/ui/session", { redirect: "manual", cache: "no-store", signal });
+    if (answer.type === "opaqueredirect" || answer.status === 401) return form.dataset.ended;
+    if (!answer.ok) return form.dataset.away;
+    const session = await answer.json();
+    if (session.reader !== form.dataset.reader)
+      return form.dataset.other.replace("{reader}", () => session.reader);
+    // Perhaps of a later session, begun in another tab.
+    for (const field of document.querySelectorAll("[name=form_token]")) field.value = session.form_token;
+    return "";
+  } catch {
+    return form.dataset.away;
+  }
+};
+const tellUnsent = (form, obstacle) => {
+  const line = form.querySelector(".unsent");
+  const link = document.createElement("a");
+  link.href = "/ui/login";
+  link.target = "_blank";
+  link.rel = "noopener";
+  link.textContent = form.dataset.signIn;
+  line.replaceChildren(obstacle, ...(obstacle === form.dataset.away ? [] : [" ", link]));
+  line.focus(); // the button lost it when it was disabled
+};
 
 // A form that is on its way is not sent again. The server would do it once all the same.
 for (const field of document.querySelectorAll("[name=form_id]")) {
+  const form = field.form;
   const setSending = (sending) => {
-    const buttons = field.form.querySelectorAll("[type=submit]:not([hidden])");
+    const buttons = form.querySelectorAll("[type=submit]:not([hidden])");
     for (const button of buttons) button.disabled = sending;
   };
-  field.form.addEventListener("submit", () => {
+  let isChecked = !("reader" in form.dataset && AbortSignal.timeout); // an old browser sends it as it is
+  form.addEventListener("submit", async (event) => {
     setSending(true);
+    if (!isChecked) {
+      event.preventDefault();
+      form.querySelector(".unsent").replaceChildren();
+      const obstacle = await obstacleTo(form);
+      setSending(false);
+      if (obstacle) return tellUnsent(form, obstacle);
+      isChecked = true;
+      form.requestSubmit();
+      isChecked = false;
+      return;
+    }
+    const status = form.querySelector(".sending");
+    if (status) status.textContent = form.dataset.sending;
     setTimeout(() => setSending(false), 5000); // no event tells that somebody has stopped it
   });
   window.addEventListener("pageshow", () => setSending(false)); // also when a browser goes back to it

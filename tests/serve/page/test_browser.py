@@ -236,6 +236,7 @@ def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
     chromium: webdriver.Chrome,
     photographs: dict[str, Path],
 ) -> None:
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
     with photographs["referred"].open("ab") as stream:
         stream.write(bytes(9_000_000))  # as one of a camera: more than a connection holds on its way
     with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
@@ -245,8 +246,10 @@ def test_case_that_is_sent_when_the_session_has_ended_is_said_not_to_be_kept(
         chromium.delete_all_cookies()
         chromium.find_element(By.CSS_SELECTOR, "form.new [type=submit]:enabled").click()
         wait_for_path(chromium, "/ui/login")
+        assert "Nothing of it was kept" in chromium.find_element(By.CSS_SELECTOR, "[role=alert]").text
+        chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+        chromium.refresh()
         told = chromium.find_element(By.CSS_SELECTOR, "[role=alert]")
-        assert "Nothing of it was kept" in told.text
         assert told == chromium.switch_to.active_element
         screenshot(chromium, "login-lost")
         assert server.stop() == 0
@@ -270,6 +273,7 @@ def test_reason_that_is_sent_when_the_session_has_ended_is_not_lost(
         chromium.find_element(By.ID, "decision-override").click()
         chromium.find_element(By.ID, "reason").send_keys("seen last week, and wider since")
         chromium.delete_all_cookies()
+        chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
         chromium.find_element(By.CSS_SELECTOR, "form[action$=reading] [type=submit]").click()
         WebDriverWait(chromium, PATIENCE_S).until(
             lambda _: chromium.find_elements(By.CSS_SELECTOR, "[readonly]")
@@ -280,6 +284,132 @@ def test_reason_that_is_sent_when_the_session_has_ended_is_not_lost(
         screenshot(chromium, "reading-lost")
         chromium.find_element(By.CSS_SELECTOR, "main .button").click()
         wait_for_path(chromium, "/ui/login")
+        assert server.stop() == 0
+
+
+def end_session(browser: webdriver.Chrome, url: str) -> None:
+    """At the server, as when its time is over: the browser has noticed nothing."""
+    cookies = {one["name"]: one["value"] for one in browser.get_cookies()}
+    with httpx_60s.Client(base_url=url, cookies=cookies) as same:
+        token = TOKEN.search(same.get("/ui/new").text)
+        assert token
+        assert same.post("/ui/logout", data={"form_token": token[1]}).status_code == 303
+
+
+def sign_in_beside(browser: webdriver.Chrome, reader: str) -> None:
+    """In a tab of its own, by the link of what was not sent; then back to the form."""
+    form = browser.current_window_handle
+    browser.find_element(By.CSS_SELECTOR, ".unsent a").click()
+    WebDriverWait(browser, PATIENCE_S).until(lambda _: len(browser.window_handles) == 2)
+    (beside,) = set(browser.window_handles) - {form}
+    browser.switch_to.window(beside)
+    wait_for_path(browser, "/ui/login")
+    browser.find_element(By.ID, "reader").send_keys(reader, Keys.ENTER)
+    wait_for_path(browser, "/ui")
+    browser.close()
+    browser.switch_to.window(form)
+
+
+def press_send(browser: webdriver.Chrome, form: str) -> None:
+    button = browser.find_element(By.CSS_SELECTOR, f"{form} [type=submit]:enabled:not([hidden])")
+    browser.execute_script("arguments[0].focus()", button)
+    press(browser, Keys.ENTER)
+
+
+def told_unsent(browser: webdriver.Chrome, said: str) -> None:
+    line = browser.find_element(By.CSS_SELECTOR, ".unsent")
+    WebDriverWait(browser, PATIENCE_S).until(lambda _: said in line.text)
+    assert "is still here" in line.text
+    assert browser.switch_to.active_element == line
+    assert line.get_attribute("role") == "alert"
+
+
+def test_case_is_kept_in_its_form_until_its_reader_has_signed_in_again(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    def kept() -> None:
+        assert chromium.current_url.endswith("/ui/new")
+        assert chromium.find_element(By.ID, "age_years").get_attribute("value") == "61"
+        assert chromium.execute_script("return document.getElementById('image').files.length") == 2
+        assert chromium.find_element(By.CSS_SELECTOR, ".sending").text == ""
+
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        files = [photographs[kind] for kind in ("referred", "below")]
+        chromium.find_element(By.ID, "image").send_keys("\n".join(map(str, files)))
+        chromium.find_element(By.ID, "age_years").send_keys("61")
+        chromium.find_element(By.ID, "bleeding").send_keys("y")
+        end_session(chromium, server.url)
+        press_send(chromium, "form.new")
+        told_unsent(chromium, "your session has ended")
+        kept()
+        screenshot(chromium, "new-session-ended")
+        sign_in_beside(chromium, "Dr $& <b>")
+        press_send(chromium, "form.new")
+        told_unsent(chromium, "Dr $& <b> is signed in")
+        kept()
+        screenshot(chromium, "new-other-reader")
+        sign_in_beside(chromium, "Dr A")
+        press_send(chromium, "form.new")
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: chromium.find_elements(By.CSS_SELECTOR, ".done"))
+        (entry,) = chromium.find_elements(By.CSS_SELECTOR, ".entry h2 a")
+        entry.click()
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: chromium.find_elements(By.ID, "told"))
+        assert len(chromium.find_elements(By.CSS_SELECTOR, ".photographs img")) == 2
+        told = chromium.find_element(By.CSS_SELECTOR, "[aria-labelledby=told]").text
+        assert "61" in told
+        assert "bleed" in told
+        assert [line["message"] for line in chromium.get_log("browser")] == []
+        assert server.stop() == 0
+
+
+def test_form_is_not_sent_to_a_server_that_does_not_answer(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        chromium.find_element(By.ID, "image").send_keys(str(photographs["below"]))
+        assert server.stop() == 0
+        press_send(chromium, "form.new")
+        told_unsent(chromium, "the server does not answer")
+        assert chromium.execute_script("return document.getElementById('image').files.length") == 1
+        assert chromium.find_elements(By.CSS_SELECTOR, ".unsent a") == []
+
+
+def test_reason_is_recorded_by_the_later_session_of_its_reader(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+        sign_in(chromium, server.url)
+        send_cases_by_http(server.url, [photographs["below"]])
+        chromium.get(f"{server.url}/ui")
+        number = chromium.find_element(By.CSS_SELECTOR, ".entry h2").text
+        chromium.get(f"{server.url}/ui/cases/{number}")
+        chromium.find_element(By.ID, "decision-override").click()
+        chromium.find_element(By.ID, "reason").send_keys("seen last week")
+        end_session(chromium, server.url)
+        press_send(chromium, "form[action$=reading]")
+        told_unsent(chromium, "your session has ended")
+        screenshot(chromium, "reading-session-ended")
+        sign_in_beside(chromium, "Dr A")
+        press_send(chromium, "form[action$=reading]")
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: chromium.find_elements(By.CSS_SELECTOR, ".done"))
+        chromium.get(f"{server.url}/ui/cases/{number}")
+        assert chromium.find_element(By.TAG_NAME, "blockquote").text == "seen last week"
         assert server.stop() == 0
 
 

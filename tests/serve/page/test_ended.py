@@ -144,3 +144,15 @@ def test_upload_of_many_bytes_or_with_a_pause_is_answered_and_not_cut_off(
                 time.sleep(0.5)
             assert connection.recv(65536).startswith(b"HTTP/1.1 303 ")
         assert server.stop() == 0
+
+
+def test_script_is_told_whose_session_it_is_and_nobody_else_is(browser: Any, browse: Any) -> None:
+    told = browser.get("/ui/session")
+    assert told.json() == {"reader": "A. Reader", "form_token": browser.token()}
+    assert told.headers["cache-control"] == "no-store"
+    assert told.headers["cross-origin-resource-policy"] == "same-origin"
+    assert "access-control-allow-origin" not in told.headers
+    for signed_in_before in (browse(browser.app), browser):
+        end_session(signed_in_before)
+        asked = signed_in_before.get("/ui/session")
+        assert (asked.status_code, asked.headers["location"]) == (303, "/ui/login")

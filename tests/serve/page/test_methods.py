@@ -13,7 +13,7 @@ import tiny_bundle
 REFERRED = tiny_bundle.picture_bytes("referred", "JPEG")
 PATHS = (
     *("/ui", "/ui/", "/ui/pulse", "/ui/new", "/ui/cases", "/ui/read", "/ui/certificate", "/ui/login"),
-    *("/ui/static/page.css", "/ui/static/none", "/ui/none", "/ui/export", "/ui/logout"),
+    *("/ui/static/page.css", "/ui/static/none", "/ui/none", "/ui/session", "/ui/export", "/ui/logout"),
     *("/ui/cases/{number}", "/ui/cases/{number}/reading", "/ui/cases/{number}/photographs/0"),
     *("/ui/cases/2222-2222", "/ui/cases/{number}/photographs/9"),
 )

@@ -132,6 +132,19 @@ def test_content_sent_again_after_another_is_done_again(browser: Any) -> None:
     assert [one.needs_in_person for one in outcomes] == [True, False, True]
 
 
+def test_form_that_is_sent_again_after_its_reader_has_signed_in_again_makes_no_second_case(
+    browser: Any,
+) -> None:
+    fields = {"form_id": "a" * 22, "age_years": "61"}
+    number, first_token = browser.send_case(REFERRED, **fields), browser.token()
+    browser.sign_in()
+    assert browser.token() != first_token
+    assert browser.send_case(REFERRED, **fields) == number
+    browser.sign_in("B")  # another person's is another case
+    assert browser.send_case(REFERRED, **fields) != number
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 2
+
+
 def test_photographs_of_a_click_that_went_are_counted_until_they_are_kept(
     browser: Any, tmp_path: Path
 ) -> None:
