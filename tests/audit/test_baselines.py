@@ -7,7 +7,13 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
-from lesion_triage.audit.baselines import FOLDS, auroc_interval, cross_fitted_auroc, cross_fitted_scores
+from lesion_triage.audit.baselines import (
+    FOLDS,
+    auroc_interval,
+    cross_fitted_auroc,
+    cross_fitted_scores,
+    unit_folds,
+)
 from lesion_triage.data.categorical import Categorical, quantile_bins
 
 
@@ -50,10 +56,9 @@ def test_cells_give_what_a_regression_on_rows_gives():
         Categorical(one.astype(np.intp), ("a", "b", "c")),
         Categorical(other.astype(np.intp), tuple("wxyz")),
     ]
-    units = np.arange(400)
-    found = cross_fitted_scores(columns, label, units, seed=7)
+    fold = unit_folds(np.arange(400), seed=7)
+    found = cross_fitted_scores(columns, label, fold)
     design = np.concatenate([np.eye(3)[one], np.eye(4)[other]], axis=1)
-    fold = np.random.default_rng(7).permutation(400) % FOLDS
     expected = np.empty(400)
     for number in range(FOLDS):
         model = LogisticRegression(max_iter=1000).fit(design[fold != number], label[fold != number])
@@ -64,11 +69,38 @@ def test_cells_give_what_a_regression_on_rows_gives():
 def test_a_column_that_is_the_label_is_found_and_one_that_is_noise_is_not():
     random = np.random.default_rng(2)
     label = random.random(1000) < 0.3
-    units = np.arange(1000)
-    telling, _ = cross_fitted_auroc([coded(np.where(label, "x", "y"))], label, units, 0)
-    noise, _ = cross_fitted_auroc([coded(random.choice(list("abcdefgh"), 1000))], label, units, 0)
+    fold = unit_folds(np.arange(1000), 0)
+    telling, _ = cross_fitted_auroc([coded(np.where(label, "x", "y"))], label, fold)
+    noise, _ = cross_fitted_auroc([coded(random.choice(list("abcdefgh"), 1000))], label, fold)
     assert telling.low > 0.95
     assert noise.value < 0.58
+
+
+@pytest.mark.parametrize("positives", [35, 14])
+def test_what_is_the_same_in_every_row_has_an_auroc_of_one_half(positives):
+    label = np.arange(70) < positives
+    found, _ = cross_fitted_auroc([coded(["a"] * 70)], label, unit_folds(np.arange(70), 0))
+    assert found.value == 0.5
+
+
+@pytest.mark.parametrize("count", [100, 400])
+def test_cross_fitting_does_not_lower_the_auroc_of_a_weak_association(count):
+    """A property of 85 % of the positives and half of the others ranks 0.5 + (0.85 - 0.5) / 2."""
+    values = []
+    for seed in range(30):
+        random = np.random.default_rng(seed)
+        label = random.permutation(count) < count // 5
+        shown = random.random(count) < np.where(label, 0.85, 0.5)
+        found, _ = cross_fitted_auroc([coded(shown)], label, unit_folds(np.arange(count), seed))
+        values.append(found.value)
+    assert np.mean(values) == pytest.approx(0.675, abs=0.02)
+
+
+def test_rows_of_one_unit_are_in_one_fold_and_folds_have_equally_many_units():
+    units = np.repeat(np.arange(50), 3)
+    fold = unit_folds(units, seed=1)
+    assert len(set(zip(units.tolist(), fold.tolist(), strict=True))) == 50
+    assert np.bincount(fold).tolist() == [30] * FOLDS
 
 
 def test_a_unit_never_predicts_itself():
@@ -77,13 +109,14 @@ def test_a_unit_never_predicts_itself():
     units = np.repeat(np.arange(100), 5)
     label = np.repeat(random.random(100) < 0.5, 5)
     names = Categorical(units, tuple(map(str, range(100))))
-    by_name, _ = cross_fitted_auroc([names.merge_rare(49)], label, units, 0)
+    by_name, _ = cross_fitted_auroc([names.merge_rare(49)], label, unit_folds(units, 0))
     assert by_name.low < 0.65
 
 
 def test_too_few_rows_of_a_class_are_not_measured():
     label = np.arange(100) < 5
-    found, scores = cross_fitted_auroc([coded(["a"] * 50 + ["b"] * 50)], label, np.arange(100), 0)
+    fold = unit_folds(np.arange(100), 0)
+    found, scores = cross_fitted_auroc([coded(["a"] * 50 + ["b"] * 50)], label, fold)
     assert scores is None
     assert math.isnan(found.value)
 

@@ -208,6 +208,12 @@ def test_a_model_no_better_than_age_sex_and_site_warns(photographed):
     assert occlusion.model_and_metadata(table, plain).verdict is Verdict.PASS
 
 
+def test_metadata_that_are_the_same_for_all_rank_no_worse_than_chance_beside_the_model(photographed):
+    sampled = RowSample.draw(Columns.from_manifest(photographed.manifest, photographed.splits), Audit())
+    found = occlusion.model_and_metadata(table_of(photographed, good), sampled)
+    assert found.measured[1].value == 0.5
+
+
 def test_the_model_adds_its_findings_to_those_of_the_data(photographed):
     report = Report((), (), {"with_model": False})
     found = checks.add_model(report, photographed, Audit(), graph_of(MIDDLE), table_of(photographed, good))

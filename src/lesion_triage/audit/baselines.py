@@ -57,18 +57,21 @@ def auroc_interval(value: float, positives: int, negatives: int) -> Auroc:
     return Auroc(value, bound(0.0), bound(1.0))
 
 
-def cross_fitted_scores(
-    columns: Sequence[Categorical], positive: Bools, units: Codes, seed: int
-) -> Floats | None:
-    """Probability of the positive class for every row, from a regression fitted on other units.
+def unit_folds(units: Codes, seed: int) -> Codes:
+    """One of ``FOLDS`` folds for every row, shape (n,) to (n,); rows of one unit are in the same fold."""
+    known, unit = np.unique(units, return_inverse=True)
+    return np.asarray((np.random.default_rng(seed).permutation(known.size) % FOLDS)[unit], dtype=np.intp)
+
+
+def cross_fitted_scores(columns: Sequence[Categorical], positive: Bools, fold: Codes) -> Floats | None:
+    """Probability of the positive class for every row, from a regression fitted on the other folds.
 
     Logistic, additive in the levels of the columns, with scikit-learn's default ridge penalty.
 
     Args:
         columns: each of n rows; a column with more than fifty levels keeps the most common ones.
         positive: the label, shape (n,).
-        units: shape (n,); rows of one unit are in the same fold.
-        seed: of the folds.
+        fold: of each row, from 0, shape (n,).
 
     Returns:
         Shape (n,), or None if a class has fewer than ten rows.
@@ -77,25 +80,45 @@ def cross_fitted_scores(
         return None
     few = [column.merge_rare(_MAX_LEVELS) for column in columns]
     cells, cell_of_row = unique_cells(few)
-    known, unit = np.unique(units, return_inverse=True)
-    fold = (np.random.default_rng(seed).permutation(known.size) % FOLDS)[unit]
     design = one_hot_design(few, cells)
-    shape = (FOLDS, 2, len(cells))
+    shape = (int(fold.max()) + 1, 2, len(cells))
     key = (fold * 2 + positive) * len(cells) + cell_of_row
     counts = np.bincount(key, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
     scores = np.empty(positive.size)
-    for number in range(FOLDS):
+    for number in np.unique(fold):
         here = fold == number
         scores[here] = fit_probabilities(design, counts.sum(axis=0) - counts[number])[cell_of_row[here]]
     return scores
 
 
+def within_fold_auroc(scores: Floats, positive: Bools, fold: Codes) -> float:
+    """AUROC over the pairs of a positive and a negative row of the same fold; NaN if there is none.
+
+    Scores of different folds come from different regressions and do not compare: the fewer positives a fold
+    has, the more the regression for it has seen, and the higher its scores are. Over all pairs, what
+    says nothing about the label would rank far below one half (Forman and Scholz 2010, SIGKDD Explor 12:49).
+
+    Args:
+        scores: of ``cross_fitted_scores``, shape (n,).
+        positive: the label, shape (n,).
+        fold: of each row, shape (n,).
+    """
+    ranked, pairs = 0.0, 0
+    for number in np.unique(fold):
+        here = fold == number
+        count = int(positive[here].sum()) * int((~positive[here]).sum())
+        if count:
+            ranked += count * auroc_from_scores(scores[here], positive[here])
+            pairs += count
+    return ranked / pairs if pairs else float("nan")
+
+
 def cross_fitted_auroc(
-    columns: Sequence[Categorical], positive: Bools, units: Codes, seed: int
+    columns: Sequence[Categorical], positive: Bools, fold: Codes
 ) -> tuple[Auroc, Floats | None]:
     """Cross-fitted AUROC of some columns with its interval, and the scores it is computed from."""
-    scores = cross_fitted_scores(columns, positive, units, seed)
+    scores = cross_fitted_scores(columns, positive, fold)
     if scores is None:
         return auroc_interval(float("nan"), 0, 0), None
-    value = auroc_from_scores(scores, positive)
+    value = within_fold_auroc(scores, positive, fold)
     return auroc_interval(value, int(positive.sum()), int((~positive).sum())), scores

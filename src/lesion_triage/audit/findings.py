@@ -16,7 +16,7 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.config import Audit
 from lesion_triage.errors import AuditError, ManifestError
 
-FORMAT = 3
+FORMAT = 4
 """Version of ``audit.json``; also raised if the same data would be judged by other numbers."""
 
 

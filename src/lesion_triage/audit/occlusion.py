@@ -96,11 +96,14 @@ def measure_occlusion(
 
 
 def model_and_metadata(table: Predictions, sampled: RowSample) -> Finding:
-    """The model compared with age, sex and site, on the same validation photographs of different units."""
+    """The model compared with age, sex and site, on the same validation photographs of different units.
+
+    The regression on age, sex and site is fitted on train, as the model is.
+    """
     rows, logits = _rows_with_logits(table, sampled)
     positive = sampled.columns.positive[rows] == 1
-    units = sampled.columns.unit[sampled.rows]
-    fitted = cross_fitted_scores(metadata_columns(sampled), sampled.positive, units, sampled.config.seed)
+    in_validation = sampled.columns.split[sampled.rows] == SPLITS.index("validation")
+    fitted = cross_fitted_scores(metadata_columns(sampled), sampled.positive, in_validation.astype(np.intp))
     if fitted is None or not 0 < positive.sum() < positive.size:
         return not_estimable("model_and_metadata", "too few rows of a class")
     by_row = dict(zip(sampled.rows.tolist(), fitted, strict=True))

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from lesion_triage.audit.association import Association, associations, names_of
-from lesion_triage.audit.baselines import Auroc, auroc_interval, cross_fitted_auroc
+from lesion_triage.audit.baselines import (
+    Auroc,
+    auroc_interval,
+    cross_fitted_auroc,
+    unit_folds,
+    within_fold_auroc,
+)
 from lesion_triage.audit.columns import Columns
 from lesion_triage.audit.findings import (
     Finding,
@@ -23,7 +29,7 @@ from lesion_triage.audit.findings import (
     worst,
 )
 from lesion_triage.audit.raw_tables import EmptyCells
-from lesion_triage.calibrate.metrics import auroc_from_scores, proportion
+from lesion_triage.calibrate.metrics import proportion
 from lesion_triage.config import Audit
 from lesion_triage.data.categorical import Bools, Categorical, Codes, quantile_bins
 
@@ -57,7 +63,11 @@ class RowSample:
 
     def auroc(self, columns: Sequence[Categorical]) -> Auroc:
         """Cross-fitted AUROC of columns of these rows."""
-        return cross_fitted_auroc(columns, self.positive, self.columns.unit[self.rows], self.config.seed)[0]
+        return cross_fitted_auroc(columns, self.positive, self.folds())[0]
+
+    def folds(self) -> Codes:
+        """Fold of each row, for cross-fitting."""
+        return unit_folds(self.columns.unit[self.rows], self.config.seed)
 
 
 def auroc_finding(
@@ -89,10 +99,8 @@ def auroc_measurement(what: str, found: Auroc, config: Audit | None = None, note
 def source_shortcut(sampled: RowSample) -> tuple[Finding, Table]:
     """How well the source alone predicts the label, and which of the sources are responsible."""
     source = sampled.columns.categorical("source").take(sampled.rows).merge_rare(_MAX_SOURCES)
-    positive = sampled.positive
-    found, scores = cross_fitted_auroc(
-        [source], positive, sampled.columns.unit[sampled.rows], sampled.config.seed
-    )
+    positive, fold = sampled.positive, sampled.folds()
+    found, scores = cross_fitted_auroc([source], positive, fold)
     rows: list[tuple[str | int | float | None, ...]] = []
     contributors: list[tuple[float, str]] = []
     for code in np.argsort(-np.bincount(source.codes, minlength=len(source.levels)), kind="stable"):
@@ -100,8 +108,9 @@ def source_shortcut(sampled: RowSample) -> tuple[Finding, Table]:
         if not here.any():
             continue
         share = proportion(int(positive[here].sum()), int(here.sum()))
-        elsewhere = scores[~here] if scores is not None else np.zeros(0)
-        without = auroc_from_scores(elsewhere, positive[~here]) if elsewhere.size else float("nan")
+        without = float("nan")
+        if scores is not None:
+            without = within_fold_auroc(scores[~here], positive[~here], fold[~here])
         contribution = found.value - without if np.isfinite(without) else found.value - 0.5
         others = float(positive[~here].mean()) if (~here).any() else share.value
         name = source.levels[code] or "unknown"
