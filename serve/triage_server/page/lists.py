@@ -12,7 +12,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Generic, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Select, exists, func, select
+from sqlalchemy import ColumnElement, Select, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from lesion_triage.bundle.schema import Disposition
@@ -142,7 +142,7 @@ def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:
     count = session.scalar(select(func.count()).select_from(CaseRow).where(is_read())) or 0
     number = _clamp_page(page_number, count)
     wanted = (
-        select(CaseRow, ReadingRow, latest.c.decisions, OutcomeRow)
+        select(CaseRow, ReadingRow, latest.c.decisions, OutcomeRow, effective.c.contradictory)
         .join(latest, latest.c.case_id == CaseRow.id)
         .join(ReadingRow, ReadingRow.id == latest.c.id)
         .outerjoin(effective, effective.c.case_id == CaseRow.id)
@@ -159,8 +159,9 @@ def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:
             reading_of(reading),
             decisions > 1,
             None if outcome is None else outcome_of(outcome),
+            bool(contradictory),
         )
-        for case, reading, decisions, outcome in session.execute(wanted)
+        for case, reading, decisions, outcome, contradictory in session.execute(wanted)
     ]
     return ListPage(cases, number, count)
 
@@ -195,11 +196,17 @@ def outcome_of(row: OutcomeRow) -> Outcome:
     return Outcome(row.at, actor, row.needs_in_person, how)
 
 
-def _effective_outcomes() -> Select[int, int]:
-    """The outcome of each case that counts: the last confirmed one, else the last."""
-    confirmed = func.max(OutcomeRow.id).filter(OutcomeRow.needs_in_person.is_not(None))
+def _effective_outcomes() -> Select[int, int, bool | None]:
+    """The outcome of each case that counts: the last confirmed one, else the last.
+
+    With ``contradictory`` as ``QueuedCase`` has it; NULL or false: it is not.
+    """
+    needs, is_confirmed = OutcomeRow.needs_in_person, OutcomeRow.needs_in_person.is_not(None)
+    confirmed = func.max(OutcomeRow.id).filter(is_confirmed)
     effective = func.coalesce(confirmed, func.max(OutcomeRow.id)).label("id")
-    return select(OutcomeRow.case_id, effective).group_by(OutcomeRow.case_id)
+    withdrawn = func.max(OutcomeRow.id).filter(~is_confirmed) > func.min(OutcomeRow.id).filter(is_confirmed)
+    contradictory = or_(func.count(needs.distinct()) > 1, withdrawn).label("contradictory")
+    return select(OutcomeRow.case_id, effective, contradictory).group_by(OutcomeRow.case_id)
 
 
 def _clamp_page(page_number: int, count: int) -> int:

@@ -100,6 +100,8 @@ class ReadCase:
     """Whether one reading agrees and another overrides."""
     outcome: Outcome | None
     """The one that counts; None: none was recorded."""
+    is_contradictory: bool
+    """As ``QueuedCase.contradictory``."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
@@ -58,6 +59,21 @@ def test_case_comes_back_as_it_was_put_in(queue: ReadingQueue, answers: Any) -> 
     for wrong in ((number, 2), ("2222-2222", 0)):
         with pytest.raises(RequestError, match="Nothing is served"):
             queue.photograph(*wrong)
+
+
+def test_list_of_read_cases_calls_the_same_outcomes_contradictory_as_the_case_does(
+    queue: ReadingQueue, answers: Any
+) -> None:
+    told = [one for length in range(4) for one in product((True, False, None), repeat=length)]
+    for outcomes in told:
+        number = add(queue, answers)
+        queue.record_reading(number, READER, "agree", "", readings_seen=0)
+        for seen, needs in enumerate(outcomes):
+            queue.record_outcome(number, READER, needs, "not_yet" if needs is None else "consensus", seen)
+    listed = {case.number: case.is_contradictory for case in queue.read_cases().cases}
+    assert listed == {number: queue.find(number).contradictory for number in listed}
+    assert len(listed) == len(told)
+    assert sum(listed.values()) == 4 + 20  # of two outcomes, and of three
 
 
 @pytest.mark.parametrize(

@@ -150,3 +150,22 @@ def test_list_of_read_cases_marks_those_whose_readings_contradict_each_other(
         agreed: False,
         once: False,
     }
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_list_of_read_cases_marks_those_whose_outcomes_contradict_each_other(
+    language: str, browser: Any
+) -> None:
+    browser.language = language
+    told = {"true false": True, "true unknown": True, "unknown true": False, "true": False, "": False}
+    numbers = {outcomes: browser.send_case(PICTURE) for outcomes in told}
+    for outcomes, number in numbers.items():
+        browser.read_case(number)
+        for needs in outcomes.split():
+            how = "not_yet" if needs == "unknown" else "histopathology"
+            assert browser.record_outcome(number, needs, how).status_code == 303
+    rows = browser.get("/ui/read").text.split("<tr>")
+    mark = Texts(language)("read.contradictory")
+    for outcomes, number in numbers.items():
+        (row,) = [row for row in rows if f'href="/ui/cases/{number}"' in row]
+        assert (mark in row) is told[outcomes]
