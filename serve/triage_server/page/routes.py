@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import cast, get_args
 
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
 from lesion_triage.bundle.messages import NotePhrase
@@ -90,6 +90,23 @@ async def pulse(request: Request) -> Response:
     """The queue's fingerprint, for the script: it changes with the order, and when a deadline passes."""
     page = page_of(request)
     return Response(await page.run_in_thread(page.queue.pulse), media_type="text/plain")
+
+
+@router.get("/session")
+async def session(request: Request) -> Response:
+    """Whose session this is now, and the token of its forms: for the script, before it sends a long form.
+
+    With ``case`` in the query, refused as a case would be before its form is read.
+    Other sites cannot read it, as they cannot read the token in a page: the cookie is strict, and no header
+    lets another origin in.
+    """
+    page, context = page_of(request), context_of(request)
+    if "case" in request.query_params:
+        await submission.draw_number(page, request)
+        service_of(request).pool.refuse_if_full()
+    assert context.session is not None
+    token = page.sessions.csrf_token(context.session)
+    return JSONResponse({"reader": context.actor.reader, "form_token": token})
 
 
 @router.get("/new")

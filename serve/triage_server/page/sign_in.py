@@ -6,7 +6,6 @@ import math
 from http import HTTPStatus
 
 from fastapi import Request, Response
-from fastapi.responses import JSONResponse
 
 from triage_server.page.context import Page, context_of, page_of, proxy_token
 from triage_server.page.route import page_router, redirect
@@ -57,19 +56,6 @@ async def sign_out(request: Request) -> Response:
     response = redirect("/ui/login")
     page.sessions.end(response, session)
     return response
-
-
-@router.get("/session")
-async def session(request: Request) -> Response:
-    """Whose session this is now, and the token of its forms: for the script, before it sends a long form.
-
-    Other sites cannot read it, as they cannot read the token in a page: the cookie is strict, and no header
-    lets another origin in.
-    """
-    context = context_of(request)
-    assert context.session is not None
-    token = page_of(request).sessions.csrf_token(context.session)
-    return JSONResponse({"reader": context.actor.reader, "form_token": token})
 
 
 def _sign_in_form(request: Request, error: tuple[str, str] | None = None, reader: str = "") -> Response:

@@ -48,6 +48,16 @@ def accepted_types() -> tuple[str, ...]:
     return (*_IMAGE_TYPES, DICOM_TYPE, ".dcm") if available() else _IMAGE_TYPES
 
 
+async def draw_number(page: Page, request: Request) -> str:
+    """A number for a case that could be recorded and stored now.
+
+    Raises:
+        RequestError: it could not.
+    """
+    await service_of(request).recorder.require_writable()
+    return await page.run_in_thread(page.queue.draw_number)
+
+
 async def submit_case(page: Page, request: Request) -> str:
     """Score the case in a request and queue it.
 
@@ -60,10 +70,9 @@ async def submit_case(page: Page, request: Request) -> str:
     service = service_of(request)
     line: dict[str, object] = {"face": "page"}
     async with recording_refusals(request, line):
-        await service.recorder.require_writable()
         # No place is held during a database call: a database that hangs would take all places from the
         # platforms. The bytes of the photographs are counted for as long as they are in memory.
-        number = await page.run_in_thread(page.queue.draw_number)
+        number = await draw_number(page, request)
         with ExitStack() as resources:
             counted_bytes = resources.enter_context(service.pool.count_bytes())
             with service.pool.reserve_slot():

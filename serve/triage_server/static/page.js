@@ -56,7 +56,7 @@ if (drop) {
 const obstacleTo = async (form) => {
   try {
     const signal = AbortSignal.timeout(10000);
-    const answer = await fetch("/ui/session", { redirect: "manual", cache: "no-store", signal });
+    const answer = await fetch(form.dataset.check, { redirect: "manual", cache: "no-store", signal });
     if (answer.type === "opaqueredirect" || answer.status === 401) return form.dataset.ended;
     if (!answer.ok) return form.dataset.away;
     const session = await answer.json();
@@ -87,7 +87,7 @@ for (const field of document.querySelectorAll("[name=form_id]")) {
     const buttons = form.querySelectorAll("[type=submit]:not([hidden])");
     for (const button of buttons) button.disabled = sending;
   };
-  let isChecked = !("reader" in form.dataset && AbortSignal.timeout); // an old browser sends it as it is
+  let isChecked = !("check" in form.dataset && AbortSignal.timeout); // an old browser sends it as it is
   form.addEventListener("submit", async (event) => {
     setSending(true);
     if (!isChecked) {

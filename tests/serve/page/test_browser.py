@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -384,6 +385,32 @@ def test_form_is_not_sent_to_a_server_that_does_not_answer(
         told_unsent(chromium, "the server does not answer")
         assert chromium.execute_script("return document.getElementById('image').files.length") == 1
         assert chromium.find_elements(By.CSS_SELECTOR, ".unsent a") == []
+
+
+def test_case_is_kept_in_its_form_until_the_server_has_room_for_it(
+    start: Callable[..., Any],
+    tiny_bundle: Path,
+    tmp_path: Path,
+    chromium: webdriver.Chrome,
+    photographs: dict[str, Path],
+) -> None:
+    room_for_one = {"TRIAGE_THREADS": "1", "TRIAGE_QUEUE": "0"}
+    queue = str(tmp_path / "queue.sqlite")
+    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=queue, **room_for_one) as server:
+        sign_in(chromium, server.url)
+        chromium.get(f"{server.url}/ui/new")
+        chromium.find_element(By.ID, "image").send_keys(str(photographs["below"]))
+        with socket.create_connection(server.address, timeout=60) as other:
+            head = "POST /v1/triage HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
+            other.sendall(f"{head}Content-Length: 3000\r\n\r\n".encode() + bytes(1000))  # the rest is awaited
+            time.sleep(0.5)
+            press_send(chromium, "form.new")
+            told_unsent(chromium, "can take nothing at the moment")
+            assert chromium.execute_script("return document.getElementById('image').files.length") == 1
+        time.sleep(0.5)
+        press_send(chromium, "form.new")
+        WebDriverWait(chromium, PATIENCE_S).until(lambda _: chromium.find_elements(By.CSS_SELECTOR, ".done"))
+        assert server.stop() == 0
 
 
 def test_reason_is_recorded_by_the_later_session_of_its_reader(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sqlite3
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,29 @@ def test_script_is_told_whose_session_it_is_and_nobody_else_is(browser: Any, bro
     assert told.headers["cache-control"] == "no-store"
     assert told.headers["cross-origin-resource-policy"] == "same-origin"
     assert "access-control-allow-origin" not in told.headers
+    assert browser.get("/ui/session?case").json() == told.json()
     for signed_in_before in (browse(browser.app), browser):
         end_session(signed_in_before)
         asked = signed_in_before.get("/ui/session")
         assert (asked.status_code, asked.headers["location"]) == (303, "/ui/login")
+
+
+def test_script_is_told_when_a_case_would_be_refused_before_its_form_is_read(
+    browser: Any, tmp_path: Path
+) -> None:
+    def statuses() -> list[int]:
+        return [browser.get(f"/ui/session{query}").status_code for query in ("", "?case")]
+
+    service = browser.app.state.service
+    with ExitStack() as others:
+        for _ in range(service.pool.capacity):
+            others.enter_context(service.pool.reserve_slot())
+        assert statuses() == [200, 503]
+    assert statuses() == [200, 200]
+    with closing(sqlite3.connect(tmp_path / "queue.sqlite")) as database:
+        database.execute("ALTER TABLE cases RENAME TO away")
+        assert statuses() == [200, 503]
+        database.execute("ALTER TABLE away RENAME TO cases")
+    os.dup2(os.open("/dev/full", os.O_WRONLY), service.recorder._log._handle)
+    assert browser.post("/ui/cases", files=[("image", ("a.jpg", REFERRED))]).status_code == 503
+    assert statuses() == [200, 503]
