@@ -21,6 +21,7 @@ from drawn import TRAINING, VALIDATION, config, same, weights
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
+from lesion_triage import locks
 from lesion_triage.errors import TrainingStateError
 from lesion_triage.train import state_files
 from lesion_triage.train.checkpoint import load_checkpoint
@@ -167,6 +168,40 @@ def test_a_loader_process_that_is_killed_is_one_sentence_and_the_last_state_is_k
     found = state_files.read(tmp_path, "key")
     assert found is not None
     assert found[0].epoch >= 1
+
+
+def test_the_locks_of_a_killed_process_are_not_held_by_its_loader(tmp_path):
+    """The trial of a sweep that was killed looked as if somebody were still working on it."""
+    script = (
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from drawn import TRAINING, config\n"
+        "from lesion_triage import locks\n"
+        "from lesion_triage.train.data_loading import augmented_dataset, batch_order, data_loader\n"
+        "held = locks.try_lock(Path(sys.argv[1]))\n"
+        "dataset = augmented_dataset(config(), TRAINING, [0] * 48, 0)\n"
+        "stream = iter(data_loader(dataset, batch_order(config(), 48, 0, 1, 0), 1))\n"
+        "next(stream)\n"
+        "print('loading', flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    path = os.pathsep.join([str(Path(drawn.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "lock")],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    assert locks.try_lock(tmp_path / "lock") is None
+    process.kill()
+    process.wait(timeout=60)
+    process.stdout.close()
+    time.sleep(2)  # torch's own look-out for the parent takes up to five seconds
+    lock = locks.try_lock(tmp_path / "lock")
+    assert lock is not None
+    lock.close()
 
 
 def test_an_interrupt_writes_the_state_after_the_step_under_way(tmp_path, whole):

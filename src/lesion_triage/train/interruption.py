@@ -53,17 +53,20 @@ def ignore_group_signals(worker: int) -> None:
     """For loader processes: ignore signals to the whole group, which the parent handles; they end with it.
 
     SIGTERM from the parent ends them. It comes when the parent ends by an exception whose traceback still
-    holds them; a process that ignored it would be waited for without end.
+    holds them; a process that ignored it would be waited for without end. A parent that is killed ends them
+    too: until then they would hold its locks, which they inherit, and torch looks only every five seconds.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not hasattr(signal, "sigwaitinfo"):  # macOS
+    if not hasattr(signal, "sigtimedwait"):  # macOS, where they inherit nothing
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_exit_on_parents_sigterm, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
-def _exit_on_parents_sigterm() -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
+def _exit_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        received = signal.sigtimedwait({signal.SIGTERM}, 0.5)
+        if received is not None and received.si_pid == parent:
+            break
     os._exit(0)  # any other status would count as a failure of the loader
