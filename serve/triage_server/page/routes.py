@@ -6,6 +6,7 @@ log before it is done.
 
 from __future__ import annotations
 
+import math
 import mimetypes
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from lesion_triage.bundle.scorer import MAX_IMAGES_PER_CASE
 from triage_server.case_pipeline import record_event
 from triage_server.page import certificate_view, export, sign_in, submission
 from triage_server.page.context import Page, context_of, form_to_show_again, page_of
-from triage_server.page.forms import Form
+from triage_server.page.forms import MAX_SHORT_FORM_BYTES, Form
 from triage_server.page.history import questions_for
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
 from triage_server.page.route import PageRoute, page_router, redirect, respond
@@ -314,7 +315,9 @@ def _allowed_methods(path: str) -> str:
 def _render_form(request: Request, form: Form, refusal: RequestError | None = None) -> Response:
     page, context = page_of(request), context_of(request)
     error = None if refusal is None else submission.form_error(refusal, context)
-    limit_mb = round(service_of(request).settings.max_body_bytes / 1e6, 1)
+    # Rounded down, with room for all but the photographs: a longer form is refused unread, and so lost.
+    room_bytes = service_of(request).settings.max_body_bytes - MAX_SHORT_FORM_BYTES
+    limit_mb = max(0.0, math.floor(room_bytes / 1e5) / 10)
     status = HTTPStatus.OK if refusal is None else refusal.problem_type.status
     response = page.render(
         request,

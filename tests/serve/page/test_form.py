@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,28 @@ def test_form_without_photographs_does_not_speak_of_choosing_again(browser: Any)
 
 @pytest.mark.parametrize(("language", "said"), [("en", "up to 67.1 MB"), ("de", "bis 67,1 MB")])
 def test_limit_has_the_decimal_mark_of_the_language_and_is_a_number_for_the_script(
-    language: str, said: str, browse: Any, browser: Any
+    language: str, said: str, browse: Any, open_page: Callable[..., Any]
 ) -> None:
-    browser_in_language = browse(browser.app, language)
+    browser_in_language = browse(open_page(max_body_bytes=67_200_000), language)
     browser_in_language.sign_in()
     shown = browser_in_language.get("/ui/new").text
     assert said in shown
     assert 'data-limit="67.1"' in shown
+
+
+@pytest.mark.parametrize("max_body_bytes", [1_000_000, 1_060_000, 2**20])
+def test_photographs_of_the_size_that_the_form_allows_are_taken(
+    max_body_bytes: int, open_page: Callable[..., Any], browse: Any
+) -> None:
+    """A request that is too long is refused before it is read, and nothing of its form is shown again."""
+    browser = browse(open_page(max_body_bytes=max_body_bytes))
+    browser.sign_in()
+    limit = re.search(r'data-limit="([0-9.]+)"', browser.get("/ui/new").text)
+    assert limit
+    largest = PICTURE + bytes(round(float(limit[1]) * 1e6) - 16 * len(PICTURE))
+    files = [("image", (f"{number:03}" * 80, PICTURE)) for number in range(15)] + [("image", ("a", largest))]
+    browser.post("/ui/cases", {"age_years": "61"}, files=files)
+    assert browser.app.state.page.queue.waiting_cases()[0].count == 1
 
 
 def test_form_with_two_answers_to_one_question_is_refused(browser: Any) -> None:
