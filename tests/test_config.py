@@ -125,6 +125,7 @@ def test_value_out_of_range_names_its_place(written, value):
         ("train: {focal_gamma: .inf}", r"train\.focal_gamma: .*finite number"),
         ("train: {warmup_epochs: .inf}", r"train\.warmup_epochs: .*finite number"),
         ("train: {warmup_epochs: 1000}", r"a warm-up of 1000 epochs does not end within 15"),
+        ("train: {strategy: fsdp, precision: 16-mixed}", r"fsdp does not train in 16-mixed; .* bf16-mixed"),
         ("train: {epochs: true}", r"train\.epochs: Input should be a number, not true or false; found True"),
         ("train: {devices: true}", r"train\.devices: Input should be a number"),
         ("train: {small_first: false}", r"train\.small_first: Input should be a number"),

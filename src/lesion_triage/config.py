@@ -207,8 +207,8 @@ class Train(Section):
     """Share of the epochs, from the start, that see pictures of 0.8 times the side, to a multiple of 32."""
     augmentation: Literal["none", "flips", "standard", "strong"] = "standard"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """auto: bf16-mixed where GPU or processor computes in it natively, 16-mixed on an older GPU, else
-    32-true."""
+    """auto: bf16-mixed where GPU or processor computes in it natively, 16-mixed on an older GPU unless with
+    fsdp, else 32-true."""
     accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], BeforeValidator(_no_boolean)] = 1
     """Processes on this machine, one for each GPU; torchrun overrides it."""
@@ -238,6 +238,8 @@ class Train(Section):
                 f"a warm-up of {self.warmup_epochs:g} epochs does not end within {self.epochs}; lower "
                 "warmup_epochs"
             )
+        if self.strategy == "fsdp" and self.precision == "16-mixed":
+            raise ValueError("fsdp does not train in 16-mixed; set precision to bf16-mixed or 32-true")
         if self.probe and (devices > 1 or self.strategy == "fsdp"):
             raise ValueError("probe takes one process: its head is trained in seconds; set devices to 1")
         if self.probe and self.cutmix_alpha:

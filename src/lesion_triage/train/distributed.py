@@ -139,8 +139,8 @@ def cpu_has_bf16() -> bool:
 def resolve_precision(c: Train) -> Any:
     """What ``train.precision`` means on this machine.
 
-    ``auto`` is bf16-mixed on a GPU or CPU with native bf16 (AVX512-BF16 or AMX), 16-mixed on an older GPU,
-    else 32-true.
+    ``auto`` is bf16-mixed on a GPU or CPU with native bf16 (AVX512-BF16 or AMX), 16-mixed on an older GPU
+    unless with fsdp, for which Fabric does not scale losses, else 32-true.
 
     Raises:
         TrainingError: 16-mixed without a GPU; Fabric would compute in another precision than asked for.
@@ -152,7 +152,9 @@ def resolve_precision(c: Train) -> Any:
         return c.precision
     if not cuda:
         return "bf16-mixed" if cpu_has_bf16() else "32-true"
-    return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16-mixed"
+    return "32-true" if c.strategy == "fsdp" else "16-mixed"
 
 
 @contextmanager
