@@ -323,3 +323,23 @@ def test_printed_misses_are_the_largest_that_the_exact_binomial_allows() -> None
     for positives, misses in printed:
         below, above = binom.cdf([misses, misses + 1], positives, 0.05)
         assert below <= 0.05 < above
+
+
+HAZARDS = re.split(r"^### ", text_of("hazards.md"), flags=re.MULTILINE)[1:]
+NAMED_TEST = re.compile(r"`((?:[\w]+/)*test_\w+\.py)::(test_\w+)`")
+
+
+@pytest.mark.parametrize("hazard", HAZARDS, ids=[hazard.partition("\n")[0] for hazard in HAZARDS])
+def test_every_hazard_names_tests_that_exist_and_what_remains(hazard: str) -> None:
+    assert re.search(r"^\*\*What the system does\.\*\* \w", hazard, re.MULTILINE)
+    assert re.search(r"^\*\*What remains\.\*\* \w", hazard, re.MULTILINE)
+    named = NAMED_TEST.findall(hazard)
+    assert named
+    assert hazard.count("::") == len(named), "a test is not written as it is read here"
+    for file, function in named:
+        defined = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8")).body
+        assert function in {node.name for node in defined if isinstance(node, ast.FunctionDef)}, file
+
+
+def test_hazards_are_numbered_without_a_gap() -> None:
+    assert [hazard.split(maxsplit=1)[0] for hazard in HAZARDS] == [f"H{n + 1}" for n in range(len(HAZARDS))]
