@@ -57,7 +57,8 @@ const obstacleTo = async (form) => {
   try {
     const signal = AbortSignal.timeout(10000);
     const answer = await fetch(form.dataset.check, { redirect: "manual", cache: "no-store", signal });
-    if (answer.type === "opaqueredirect" || answer.status === 401) return form.dataset.ended;
+    const refused = [401, 403].includes(answer.status); // by a proxy that signs people in
+    if (refused || answer.type === "opaqueredirect") return form.dataset.ended;
     if (!answer.ok) return form.dataset.away;
     const session = await answer.json();
     if (session.reader !== form.dataset.reader)

@@ -385,6 +385,10 @@ def test_form_is_not_sent_to_a_server_that_does_not_answer(
         told_unsent(chromium, "the server does not answer")
         assert chromium.execute_script("return document.getElementById('image').files.length") == 1
         assert chromium.find_elements(By.CSS_SELECTOR, ".unsent a") == []
+        for status in (401, 403):  # of a proxy that signs people in
+            chromium.execute_script(f"window.fetch = async () => new Response('', {{status: {status}}})")
+            press_send(chromium, "form.new")
+            told_unsent(chromium, "your session has ended")
 
 
 def test_case_is_kept_in_its_form_until_the_server_has_room_for_it(
