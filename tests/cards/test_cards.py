@@ -16,13 +16,14 @@ from forbidden_words import forbidden_words_in
 from lesion_triage import cli
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.cards import answers_data, answers_policy
+from lesion_triage.cards import answers_data, answers_model, answers_policy
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.command import CHECKLISTS
 from lesion_triage.cards.dossier import Dossier, Pointer, Unknown, open_run
 from lesion_triage.cards.markdown_tables import table
 from lesion_triage.cards.model_card import model_card
+from lesion_triage.cards.population import Population
 from lesion_triage.cards.tripod_ai import TRIPOD_AI
 from lesion_triage.errors import RunError
 
@@ -373,6 +374,49 @@ def test_shares_that_were_asked_for_keep_every_digit(tmp_path):
     run = Dossier(tmp_path)
     assert "sends up at most 0.5% of the validation photographs" in answers_policy.unfamiliar(run).text
     assert "Asked for: train 62.5%, test 37.5%." in answers_data.partition(run).text
+
+
+def certified_by_sex(folder: Path, rule: str, thresholds: dict[str, float]) -> Dossier:
+    """A dossier whose policy reads the sex, with as much of the certificate as the answers on it take."""
+    certificate = {
+        "rule": rule,
+        "threshold": min(thresholds.values()),
+        "target_sensitivity": 0.95,
+        "confidence": 0.95,
+        "positives": 200,
+        "misses_allowed": 2,
+        "unit": "lesion",
+        "red_flags_counted": False,
+        "groups": [{"by": "all", "group": "all", "minimum_positives": 72}],
+    }
+    (folder / "bundle").mkdir()
+    (folder / "bundle" / "certificate.json").write_text(json.dumps(certificate))
+    groupings = [{"by": "sex", "age_edges_years": [], "thresholds": thresholds}]
+    (folder / "bundle" / "policy.json").write_text(json.dumps({"groupings": groupings}))
+    return Dossier(folder)
+
+
+def test_thresholds_of_groups_are_not_called_one_threshold(tmp_path):
+    """A score at the lowest of them was said to refer everyone."""
+    run = certified_by_sex(tmp_path, "group_thresholds", {"female": 0.25, "male": 0.125})
+    text = answers_policy.threshold(run).text
+    assert "threshold of its group refers: sex female 0.250000, sex male 0.125000." in text
+    assert "0.125000 or more refers" not in text
+    assert "whose sex is in no certified group goes up" in text
+    assert "The sex in it decides which threshold a case has" in answers_model.predictors(run).text
+
+
+def test_groups_that_go_up_are_named_beside_the_one_threshold(tmp_path):
+    text = answers_policy.threshold(certified_by_sex(tmp_path, "common_threshold", {"female": 0.25})).text
+    assert "A score of 0.250000 or more refers. A case whose sex is in no certified group goes up." in text
+
+
+def test_the_fewest_positives_are_those_of_the_target_and_the_confidence_beside_them(tmp_path):
+    """With thresholds of groups, the certificate's row for everyone has the number that a group needs."""
+    run = certified_by_sex(tmp_path, "group_thresholds", {"female": 0.25, "male": 0.125})
+    run.facts["population"] = Population((), {"train": ()})
+    text = answers_data.sample_size(run).text
+    assert "To certify a sensitivity of 95% at 95% confidence takes at least 59 positive lesions" in text
 
 
 def test_a_line_break_in_a_cell_does_not_end_the_table():

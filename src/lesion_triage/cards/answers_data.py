@@ -1,7 +1,8 @@
-"""Answers of a run to checklist items on its data. Imports the dossier and the population."""
+"""Answers of a run to checklist items on its data. Imports calibrate, the dossier and the population."""
 
 from __future__ import annotations
 
+from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
@@ -151,15 +152,16 @@ def sample_size(dossier: Dossier) -> Answer:
     """How many cases there are, and how many a certificate takes."""
     people = population_of(dossier)
     require_splits(people)
-    needed = dossier.at(CERTIFICATE, "groups[by=all].minimum_positives")
     target, confidence = (dossier.at(CERTIFICATE, name) for name in ("target_sensitivity", "confidence"))
+    needed = minimum_positives(target, confidence)  # the certificate's row may be at the level of a group
     return Answer(
         f"{_by_split(people)}. All usable cases with a label were used. To certify a sensitivity of "
         f"{format_percent(target)}% at {format_percent(confidence)}% confidence takes at least {needed} "
         f"positive {dossier.at(CERTIFICATE, 'unit')}s; {dossier.at(CERTIFICATE, 'positives')} were there.",
         (
             Pointer(SPLITS, "fractions"),
-            Pointer(CERTIFICATE, "groups[by=all].minimum_positives"),
+            Pointer(CERTIFICATE, "target_sensitivity"),
+            Pointer(CERTIFICATE, "confidence"),
             Pointer(CERTIFICATE, "positives"),
         ),
         "a calculation made before the data were seen for training and test.",

@@ -69,10 +69,12 @@ def predictors_chosen(dossier: Dossier) -> Answer:
 def predictors(dossier: Dossier) -> Answer:
     """The inputs of the model."""
     counted = dossier.at(CERTIFICATE, "red_flags_counted")
+    asked = ", ".join(one["by"] for one in dossier.get(POLICY, "groupings", ()))
+    by_group = f" The {asked} in it decides which threshold a case has, or that it goes up." if asked else ""
     return Answer(
         "The photographs of one lesion, 1 to 16, and nothing else make the score. A short structured "
-        "history may raise a case by red flags and never lowers one; in the certificate red flags "
-        f"{'count' if counted else 'do not count'}.",
+        "history may raise a case by red flags, which never lower one; in the certificate red flags "
+        f"{'count' if counted else 'do not count'}.{by_group}",
         (
             Pointer(HEADER, "pixels"),
             Pointer(CERTIFICATE, "red_flags_counted"),

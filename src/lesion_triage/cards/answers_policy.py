@@ -21,21 +21,36 @@ def threshold(dossier: Dossier) -> Answer:
     """The output and how its threshold was found."""
     known = {
         name: dossier.at(CERTIFICATE, name)
-        for name in ("threshold", "target_sensitivity", "confidence", "positives", "misses_allowed", "unit")
+        for name in ("target_sensitivity", "confidence", "positives", "misses_allowed", "unit")
     }
     return Answer(
-        "A calibrated score in [0, 1], a disposition, a priority band from 1 to 4 and reasons. A score of "
-        "{threshold:.6f} or more refers. The threshold is certified on {positives} positive {unit}s that "
-        "had no part in training: a threshold that leaves at most {misses_allowed} of them below it, so "
-        "that sensitivity is at least {target}% with {level}% confidence. It was "
-        "sealed before "
-        "the test split was opened.".format(
+        "A calibrated score in [0, 1], a disposition, a priority band from 1 to 4 and reasons. {refers} "
+        "This is certified on {positives} positive {unit}s that had no part in training: at most "
+        "{misses_allowed} of them may be left below, so that sensitivity is at least {target}% with "
+        "{level}% confidence. It was sealed before the test split was opened.".format(
+            refers=_what_refers(dossier),
             target=format_percent(known["target_sensitivity"]),
             level=format_percent(known["confidence"]),
             **known,
         ),
         (Pointer(POLICY, "threshold"), Pointer(CERTIFICATE, "threshold"), Pointer(CERTIFICATE, "confidence")),
     )
+
+
+def _what_refers(dossier: Dossier) -> str:
+    """The threshold, or that of each group, and which case goes up whatever its score."""
+    groupings = dossier.get(POLICY, "groupings", ())
+    text = f"A score of {dossier.at(CERTIFICATE, 'threshold'):.6f} or more refers."
+    if dossier.at(CERTIFICATE, "rule") == "group_thresholds":
+        own = ", ".join(
+            f"{one['by']} {group} {limit:.6f}"
+            for one in groupings
+            for group, limit in one["thresholds"].items()
+        )
+        text = f"A score at or above the threshold of its group refers: {own}."
+    for one in groupings:
+        text += f" A case whose {one['by']} is in no certified group goes up."
+    return text
 
 
 def fairness(dossier: Dossier) -> Answer:
