@@ -39,10 +39,13 @@ CHROMIUM_FLAGS = (
 )
 PATIENCE_S = 120
 TOKEN = re.compile(r'name="form_token" value="([0-9a-f]{64})"')
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER),
-    reason="NO BROWSER: the page was not tried in one; `make browser` installs chromium and chromium-driver",
-)
+pytestmark = [
+    pytest.mark.first,
+    pytest.mark.skipif(
+        not (CHROMIUM and DRIVER),
+        reason="NO BROWSER: the page was not tried in one; `make browser` installs chromium and chromium-driver",
+    ),
+]
 
 
 @pytest.fixture
