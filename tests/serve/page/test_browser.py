@@ -43,7 +43,8 @@ pytestmark = [
     pytest.mark.first,
     pytest.mark.skipif(
         not (CHROMIUM and DRIVER),
-        reason="NO BROWSER: the page was not tried in one; `make browser` installs chromium and chromium-driver",
+        reason="NO BROWSER: the page was not tried in one; "
+        "`make browser` installs chromium and chromium-driver",
     ),
 ]
 
