@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -131,6 +132,18 @@ def test_training_sees_the_same_batches_with_and_without_the_cache(workspace: Pa
         for cache in (workspace / "cache", None)
     ]
     np.testing.assert_array_equal(*slices)
+
+
+def test_a_loader_process_maps_the_file_itself_however_it_is_started(workspace: Path) -> None:
+    """Where processes are spawned, as on macOS, the dataset is pickled: each got a copy of all pictures."""
+    dataset = TrainingPictures(fill_cache(workspace), [True] * 40, [0] * 40, augmentation("none", 32), 3, 1)
+    pickled = pickle.dumps(dataset)
+    assert len(pickled) < 40 * 32 * 32 * 3 / 10
+    again = pickle.loads(pickled)
+    np.testing.assert_array_equal([again[place].pixels for place in range(40)], expected(workspace))
+    (workspace / "cache").rename(workspace / "elsewhere")
+    with pytest.raises(DataError, match="all machines of a training run need the folder"):
+        pickle.loads(pickled)
 
 
 def test_another_specification_order_or_file_is_another_key(workspace: Path) -> None:

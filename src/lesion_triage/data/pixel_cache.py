@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol, overload
+from typing import Any, BinaryIO, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,36 @@ class UncachedPixels:
                 np.stack(some) if some else np.empty((0, self.spec.size_px, self.spec.size_px, 3), np.uint8)
             )
         return _decode(self.root, self.records[index], self.spec)
+
+
+@dataclass(frozen=True)
+class MappedPixels:
+    """A complete file of the cache, memory-mapped; pickled as its path, so every process maps it itself."""
+
+    path: Path
+    array: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
+    @overload
+    def __getitem__(self, index: slice) -> NDArray[np.uint8]: ...
+    def __getitem__(self, index: int | slice) -> NDArray[np.uint8]:
+        return self.array[index]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _map_again, (self.path, self.array.shape)
+
+
+def _map_again(path: Path, shape: tuple[int, ...]) -> MappedPixels:
+    found = _open_complete(path, shape)
+    if found is None:
+        raise DataError(
+            f"{path}: not readable here; all machines of a training run need the folder of the first one."
+        )
+    return found
 
 
 def load_pixels(
@@ -158,13 +188,13 @@ def _decode(root: Roots, record: Record, spec: PixelSpec) -> NDArray[np.uint8]:
         raise DataError(f"{place_of(record)}: {error}") from None
 
 
-def _open_complete(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+def _open_complete(path: Path, shape: tuple[int, ...]) -> MappedPixels | None:
     """The complete file, or None if it is absent, truncated or of another shape."""
     try:
         array: NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    return array if array.shape == shape and array.dtype == np.uint8 else None
+    return MappedPixels(path, array) if array.shape == shape and array.dtype == np.uint8 else None
 
 
 def _checksum_path(path: Path) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,25 +34,6 @@ class Pictures:
 
     records: Sequence[Record]
     pixels: Pixels
-
-    def __getstate__(self) -> dict[str, Any]:
-        """A memory-mapped file is pickled as its path: every process maps it itself."""
-        path = getattr(self.pixels, "filename", None)
-        if path is None:
-            return self.__dict__
-        return {"records": self.records, "pixels": (str(path), len(self.pixels))}
-
-    def __setstate__(self, content: dict[str, Any]) -> None:
-        if isinstance(content["pixels"], tuple):
-            path, length = content["pixels"]
-            if not Path(path).is_file():
-                raise TrainingError(
-                    f"{path}: no such file here; all machines of a training run need the folder of the "
-                    "first one."
-                )
-            content = {**content, "pixels": np.load(path, mmap_mode="r")}
-            assert len(content["pixels"]) == length
-        self.__dict__.update(content)
 
     def needs_in_person(self) -> list[bool]:
         """Labels, in the order of the pictures."""
