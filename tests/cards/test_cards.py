@@ -16,7 +16,13 @@ from forbidden_words import forbidden_words_in
 from lesion_triage import cli
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import open_bundle
-from lesion_triage.cards import answers_data, answers_model, answers_policy
+from lesion_triage.cards import (
+    answers_data,
+    answers_model,
+    answers_people,
+    answers_policy,
+    answers_results,
+)
 from lesion_triage.cards.checklist import BLANK, Status, counts, fill
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.command import CHECKLISTS
@@ -25,6 +31,7 @@ from lesion_triage.cards.markdown_tables import table
 from lesion_triage.cards.model_card import model_card
 from lesion_triage.cards.population import Population
 from lesion_triage.cards.tripod_ai import TRIPOD_AI
+from lesion_triage.data.records import COLUMNS, Record
 from lesion_triage.errors import RunError
 
 CARDS = ("model-card.md", "dataset-card.md", *(f"{checklist.file}.md" for checklist in CHECKLISTS))
@@ -374,6 +381,105 @@ def test_shares_that_were_asked_for_keep_every_digit(tmp_path):
     run = Dossier(tmp_path)
     assert "sends up at most 0.5% of the validation photographs" in answers_policy.unfamiliar(run).text
     assert "Asked for: train 62.5%, test 37.5%." in answers_data.partition(run).text
+
+
+def test_a_bundle_that_was_sealed_after_an_opening_is_not_said_to_be_sealed_before(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "run")
+    openings, run = tmp_path / "run" / "test_openings.jsonl", Dossier(tmp_path / "run")
+    first = " The bundle was sealed before the run opened its test split."
+    assert first in answers_policy.no_updating(run).text
+    assert first in answers_policy.threshold(run).text
+    openings.write_text(json.dumps({"bundle_sha256": "f" * 64}) + "\n" + openings.read_text())
+    later = Dossier(tmp_path / "run")
+    for answer in (answers_policy.no_updating(later), answers_policy.threshold(later)):
+        assert "sealed before" not in answer.text
+        assert "had opened its test split before, on another bundle: 1 time(s)." in answer.text
+    openings.unlink()
+    assert "sealed before" not in answers_policy.threshold(Dossier(tmp_path / "run")).text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((20, 20), "Measured in 2 of 2 sources by itself. AUROC from 0.900 to 0.900."),
+        ((20, 0), "Measured in 1 of 2 sources by itself. In 1 there are too few cases of a class. AUROC"),
+        ((0, 0), None),
+    ],
+)
+def test_a_source_with_too_few_cases_is_not_said_to_be_measured(tmp_path, sizes, said):
+    slices = [
+        {"name": f"source_{place}", "title": "Source", "metrics": {"auroc": {"value": 0.9}} if size else {}}
+        for place, size in enumerate(sizes)
+    ]
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "results.json").write_text(json.dumps({"slices": slices}))
+    if said is None:
+        with pytest.raises(Unknown):
+            answers_results.heterogeneity(Dossier(tmp_path))
+        return
+    answer = answers_results.heterogeneity(Dossier(tmp_path))
+    assert answer.text.startswith(said)
+    assert all(map(Dossier(tmp_path).holds, answer.evidence))
+
+
+@pytest.mark.parametrize("metrics", [{}, {"auroc": None}])
+def test_results_on_confirmed_cases_are_claimed_only_where_they_are(finished, tmp_path, metrics):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    file = run / "report" / "results.json"
+    results = json.loads(file.read_text())
+    for part in results["slices"]:
+        part["metrics"] = metrics
+    file.write_text(json.dumps(results))
+    claimed = (
+        "Results on the confirmed ones alone are reported." in answers_people.histology(Dossier(run)).text
+    )
+    assert claimed is bool(metrics)
+
+
+def test_data_without_a_citation_are_cited_by_nobody(finished, tmp_path):
+    """An owner's own table states none; the item on references was filled with an empty answer."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    header = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps({**header, "citation": []}))
+    with pytest.raises(Unknown):
+        answers_data.references(Dossier(run))
+    assert answers_data.source(Dossier(run)).text.endswith("No citation is stated.")
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "bundle.json").write_text('{"data_citation": [], "made_with": "lesion-triage"}')
+    assert answers_policy.availability(Dossier(tmp_path)).text.startswith(
+        "Data: no citation is stated. Code:"
+    )
+
+
+def test_a_run_without_recorded_times_did_not_take_no_time(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    shutil.rmtree(run / "stages")
+    assert "0.0 s" not in model_card(Dossier(run))
+
+
+def test_a_case_whose_label_is_unknown_is_not_counted_as_negative():
+    row = dict.fromkeys(COLUMNS, "") | {"needs_in_person": None, "age_approx": None, "patient_id": None}
+    records = tuple(
+        Record(**{**row, "image_id": str(place), "lesion_id": lesion, "needs_in_person": needs, **own})
+        for place, (lesion, needs, own) in enumerate(
+            [
+                ("a", True, {"diagnosis": "mel", "diagnosis_confirm_type": "histopathology"}),
+                ("b", False, {"diagnosis": "nv", "diagnosis_confirm_type": "histopathology"}),
+                ("b", None, {"diagnosis": "nv"}),
+                ("c", None, {"diagnosis": "unk", "diagnosis_confirm_type": "histopathology"}),
+            ]
+        )
+    )
+    run = Dossier(Path("nowhere"), facts={"population": Population(records, {})})
+    assert answers_people.alternatives(run).text == "By class of the dataset (cases): nv 1."
+    assert answers_people.balance(run).text.startswith(
+        "Cases: 1 positive, 1 negative, 1 of unknown label. By "
+    )
+    assert answers_people.histology(run).text.startswith("1 of 1 positive cases have a label confirmed by ")
+    assert answers_people.histology(run).text.endswith(" and 1 of 1 others.")
 
 
 def certified_by_sex(folder: Path, rule: str, thresholds: dict[str, float]) -> Dossier:

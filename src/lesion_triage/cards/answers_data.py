@@ -31,16 +31,19 @@ def format_counts(groups: dict[str, Count], of: str = "cases") -> str:
     return ", ".join(f"{name} {getattr(one, of):,}" for name, one in groups.items())
 
 
+def _citations(dossier: Dossier) -> str:
+    return " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
+
+
 def source(dossier: Dossier) -> Answer:
     """Which data, with their citation."""
-    citations = " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
     kind = (
         "drawn by a program, of no person"
         if dossier.at(MANIFEST, "synthetic")
         else "a collection that was there"
     )
     return Answer(
-        f"{dossier.at(MANIFEST, 'source')}: {kind}. {citations}",
+        f"{dossier.at(MANIFEST, 'source')}: {kind}. {_citations(dossier) or 'No citation is stated.'}",
         (Pointer(MANIFEST, "source"), Pointer(MANIFEST, "citation")),
         "how well the data represent those on whom the model will be used, and why these data were chosen.",
     )
@@ -48,7 +51,9 @@ def source(dossier: Dossier) -> Answer:
 
 def references(dossier: Dossier) -> Answer:
     """Citation of the public data."""
-    citations = " ".join(str(one).rstrip(".") + "." for one in dossier.at(MANIFEST, "citation"))
+    citations = _citations(dossier)
+    if not citations:
+        raise Unknown("citation")
     return Answer(citations, (Pointer(MANIFEST, "citation"), Pointer(HEADER, "data_citation")))
 
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from lesion_triage.cards.answers_data import format_counts, require_splits, split_method
 from lesion_triage.cards.checklist import Answer
-from lesion_triage.cards.dossier import CONFIG, MANIFEST, SPLITS, TABLE, Dossier, Pointer, Unknown
+from lesion_triage.cards.dossier import CONFIG, MANIFEST, RESULTS, SPLITS, TABLE, Dossier, Pointer, Unknown
 from lesion_triage.cards.population import UNKNOWN, Count, count, population_of
+from lesion_triage.data.records import HISTOPATHOLOGY
 
 
 def histology(dossier: Dossier) -> Answer:
     """How many cases have a label confirmed by histopathology."""
     people = population_of(dossier)
     found = people.by("diagnosis_confirm_type")
-    confirmed = found.get("histopathology", Count(0, 0, 0))
+    confirmed = found.get(HISTOPATHOLOGY, Count(0, 0, 0, 0))
+    results = Pointer(RESULTS, "slices[name=histology_confirmed].metrics")
+    measured = bool(dossier.get(results.file, results.place))
     return Answer(
         f"{confirmed.positives:,} of {people.total.positives:,} positive cases have a label confirmed by "
-        f"histopathology, and {confirmed.cases - confirmed.positives:,} of "
-        f"{people.total.cases - people.total.positives:,} others. Results on the confirmed ones alone are "
-        "reported.",
-        (Pointer(TABLE, "diagnosis_confirm_type"),),
+        f"histopathology, and {confirmed.negatives:,} of {people.total.negatives:,} others."
+        + (" Results on the confirmed ones alone are reported." if measured else ""),
+        (Pointer(TABLE, "diagnosis_confirm_type"), *((results,) if measured else ())),
         "who read the slides.",
     )
 
@@ -85,9 +87,11 @@ def skin_tone(dossier: Dossier) -> Answer:
 def balance(dossier: Dossier) -> Answer:
     """Classes and their sizes."""
     people = population_of(dossier)
+    unlabelled = people.total.cases - people.total.positives - people.total.negatives
+    rest = f", {unlabelled:,} of unknown label" if unlabelled else ""
     return Answer(
-        f"{people.total.positives:,} of {people.total.cases:,} cases are positive. By class (cases): "
-        f"{format_counts(people.by('diagnosis'))}.",
+        f"Cases: {people.total.positives:,} positive, {people.total.negatives:,} negative{rest}. By class "
+        f"(cases): {format_counts(people.by('diagnosis'))}.",
         (Pointer(MANIFEST, "counts.needs_in_person"), Pointer(MANIFEST, "counts.diagnosis")),
     )
 
@@ -95,9 +99,7 @@ def balance(dossier: Dossier) -> Answer:
 def alternatives(dossier: Dossier) -> Answer:
     """Classes among the negative cases."""
     groups = population_of(dossier).by("diagnosis")
-    text = ", ".join(
-        f"{name} {one.cases - one.positives:,}" for name, one in groups.items() if one.cases > one.positives
-    )
+    text = ", ".join(f"{name} {one.negatives:,}" for name, one in groups.items() if one.negatives)
     return Answer(f"By class of the dataset (cases): {text}.", (Pointer(TABLE, "diagnosis"),))
 
 

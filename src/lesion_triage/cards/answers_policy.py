@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
@@ -27,14 +29,24 @@ def threshold(dossier: Dossier) -> Answer:
         "A calibrated score in [0, 1], a disposition, a priority band from 1 to 4 and reasons. {refers} "
         "This is certified on {positives} positive {unit}s that had no part in training: at most "
         "{misses_allowed} of them may be left below, so that sensitivity is at least {target}% with "
-        "{level}% confidence. It was sealed before the test split was opened.".format(
+        "{level}% confidence.{sealed}".format(
             refers=_what_refers(dossier),
+            sealed=_sealed_before_the_test(dossier) if dossier.get(OPENINGS) else "",
             target=format_percent(known["target_sensitivity"]),
             level=format_percent(known["confidence"]),
             **known,
         ),
         (Pointer(POLICY, "threshold"), Pointer(CERTIFICATE, "threshold"), Pointer(CERTIFICATE, "confidence")),
     )
+
+
+def _sealed_before_the_test(dossier: Dossier) -> str:
+    """Whether this bundle was sealed before the run first opened its test split; begins with a space."""
+    sealed = dossier.bundle_sha256()
+    earlier = sum(1 for _ in takewhile(lambda one: one.get("bundle_sha256") != sealed, dossier.at(OPENINGS)))
+    if earlier:
+        return f" The run had opened its test split before, on another bundle: {earlier} time(s)."
+    return " The bundle was sealed before the run opened its test split."
 
 
 def _what_refers(dossier: Dossier) -> str:
@@ -101,9 +113,9 @@ def code(dossier: Dossier) -> Answer:
 
 def availability(dossier: Dossier) -> Answer:
     """Availability of data and code."""
+    citations = "; ".join(map(str, dossier.at(HEADER, "data_citation"))) or "no citation is stated"
     return Answer(
-        f"Data: {'; '.join(map(str, dossier.at(HEADER, 'data_citation')))}. Code: "
-        f"{dossier.at(HEADER, 'made_with')}, Apache-2.0.",
+        f"Data: {citations}. Code: {dossier.at(HEADER, 'made_with')}, Apache-2.0.",
         (Pointer(HEADER, "data_citation"), Pointer(HEADER, "made_with")),
         "whether and where bundle and splits are published.",
     )
@@ -113,8 +125,8 @@ def no_updating(dossier: Dossier) -> Answer:
     """Model updating: none after the test."""
     openings = len(dossier.at(OPENINGS))
     return Answer(
-        "None: the bundle was sealed before the test split was opened, and a seal breaks if anything is "
-        f"changed. Openings of the test split that are recorded: {openings}.",
+        f"None: a seal breaks if anything is changed.{_sealed_before_the_test(dossier)} Openings of the test "
+        f"split that are recorded: {openings}.",
         (Pointer(OPENINGS), Pointer(HEADER, "seal")),
     )
 

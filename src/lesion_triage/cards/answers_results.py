@@ -82,15 +82,18 @@ def by_group(dossier: Dossier) -> Answer:
 
 
 def heterogeneity(dossier: Dossier) -> Answer:
-    """By source of the pictures."""
+    """By source of the pictures; unknown if none has enough cases."""
     parts = [part for part in dossier.at(RESULTS, "slices") if part["name"].startswith("source_")]
-    if not parts:
+    measured = [part for part in parts if part["metrics"]]
+    if not measured:
         raise Unknown("source")
-    values = [part["metrics"]["auroc"]["value"] for part in parts if part["metrics"].get("auroc")]
+    rest = len(parts) - len(measured)
+    too_small = f" In {rest} there are too few cases of a class." if rest else ""
+    values = [part["metrics"]["auroc"]["value"] for part in measured if part["metrics"].get("auroc")]
     spread = f" AUROC from {min(values):.3f} to {max(values):.3f}." if values else ""
     return Answer(
-        f"Measured in each of {len(parts)} sources by itself.{spread}",
-        (Pointer(RESULTS, f"slices[name={parts[0]['name']}]"),),
+        f"Measured in {len(measured)} of {len(parts)} sources by itself.{too_small}{spread}",
+        (Pointer(RESULTS, f"slices[name={measured[0]['name']}].metrics"),),
     )
 
 
@@ -141,8 +144,8 @@ def internal(dossier: Dossier) -> Answer:
     openings = dossier.at(OPENINGS)
     return Answer(
         f"{dossier.at(RESULTS, 'cases')} test cases of the same collection, that had no part in training, "
-        f"calibrator or threshold; openings recorded: {len(openings)}. Torch and onnxruntime agree on "
-        f"them: {dossier.at(RESULTS, 'parity.decision_flips')} decisions differ.",
+        f"calibrator or threshold; openings recorded: {len(openings)}. Decisions on them in which torch and "
+        f"onnxruntime differ: {dossier.at(RESULTS, 'parity.decision_flips')}.",
         (Pointer(OPENINGS), Pointer(RESULTS, "parity.decision_flips")),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lesion_triage.bundle.document import canonical_json, sha256_of
+from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page, tally
 from lesion_triage.cards.claim import CLAIM
@@ -75,7 +75,7 @@ def _render(dossier: Dossier) -> tuple[dict[str, str], dict[str, str]]:
     """Text of every file, and what to print about each Markdown file."""
     texts = {"model-card.md": model_card(dossier), "dataset-card.md": dataset_card(dossier)}
     tallies = dict.fromkeys(texts, "")
-    name, bundle = dossier.at(HEADER, "name"), sha256_of(dossier.path(HEADER).read_bytes())
+    name, bundle = dossier.at(HEADER, "name"), dossier.bundle_sha256()
     issued = dossier.at(CERTIFICATE, "issued_at")
     heading = f"Run of '{name}', bundle `{bundle[:16]}`, certified {issued}."
     for checklist in CHECKLISTS:

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from lesion_triage.bundle.document import sha256_of
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.errors import RunError
 
@@ -86,6 +87,10 @@ class Dossier:
         if self.bundle is not None and file.startswith(_BUNDLE):
             return self.bundle / file.removeprefix(_BUNDLE)
         return self.folder / file
+
+    def bundle_sha256(self) -> str:
+        """Hash of the bundle, by which results and openings of the test split name it."""
+        return sha256_of(self.path(HEADER).read_bytes())
 
     def holds(self, pointer: Pointer) -> bool:
         """True if the pointer leads to something."""

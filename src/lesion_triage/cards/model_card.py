@@ -208,6 +208,8 @@ def _caveats(dossier: Dossier) -> list[str]:
 
 def _costs(dossier: Dossier) -> list[str]:
     taken = stage_times(dossier)
+    if not taken:
+        return [BLANK]
     rows = [(name, f"{seconds:,.1f} s") for name, seconds in taken]
     rows.append(("together", f"{sum(seconds for _, seconds in taken):,.1f} s"))
     return [

@@ -23,6 +23,8 @@ class Count:
     cases: int
     positives: int
     """Cases that need an in-person visit."""
+    negatives: int
+    """Cases that need none; one whose label is unknown is neither."""
 
 
 GROUPS: Mapping[str, Callable[[Record], str]] = {
@@ -97,7 +99,8 @@ def count(records: Iterable[Record]) -> Count:
     """Photographs, cases and positive cases among some records."""
     listed = list(records)
     positive = {one.case_id for one in listed if one.needs_in_person}
-    return Count(len(listed), len({one.case_id for one in listed}), len(positive))
+    negative = {one.case_id for one in listed if one.needs_in_person is False} - positive
+    return Count(len(listed), len({one.case_id for one in listed}), len(positive), len(negative))
 
 
 def population_of(dossier: Dossier) -> Population:
