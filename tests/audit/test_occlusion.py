@@ -214,6 +214,18 @@ def test_metadata_that_are_the_same_for_all_rank_no_worse_than_chance_beside_the
     assert found.measured[1].value == 0.5
 
 
+@pytest.mark.parametrize("only", [None, True])
+def test_a_model_that_could_score_no_picture_or_those_of_one_class_is_not_judged(photographed, only):
+    def logit(record, random):
+        return 1.0 if record.needs_in_person is only else None
+
+    table = table_of(photographed, logit)
+    report = Report((), (), {"with_model": False})
+    found = checks.add_model(report, photographed, Audit(), graph_of(MIDDLE), table)
+    assert [one.verdict for one in found.findings] == [Verdict.WARN] * 3
+    assert all(one.summary.startswith("Not estimable") for one in found.findings)
+
+
 def test_the_model_adds_its_findings_to_those_of_the_data(photographed):
     report = Report((), (), {"with_model": False})
     found = checks.add_model(report, photographed, Audit(), graph_of(MIDDLE), table_of(photographed, good))

@@ -136,6 +136,8 @@ def model_within_source(table: Predictions, sampled: RowSample) -> Finding:
     positive = sampled.columns.positive[rows] == 1
     source = sampled.columns.categorical("source").take(rows)
     counts = int(positive.sum()), int((~positive).sum())
+    if not all(counts):
+        return not_estimable("model_within_source", "no photograph of a class has a logit")
     pooled = auroc_interval(auroc_from_scores(logits, positive), *counts)
     within, pairs, variance = 0.0, 0.0, 0.0
     for code in np.unique(source.codes):
@@ -146,7 +148,7 @@ def model_within_source(table: Predictions, sampled: RowSample) -> Finding:
             within += yes * no * one.value
             variance += (yes * no * (one.high - one.low) / 2) ** 2
             pairs += yes * no
-    if not pairs or np.isnan(pooled.value):
+    if not pairs:
         return not_estimable("model_within_source", "no source has both classes")
     value, half = within / pairs, float(np.sqrt(variance)) / pairs
     warns = pooled.value - value > _MIN_DIFFERENCE and value + half < pooled.value
