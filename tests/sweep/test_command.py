@@ -260,6 +260,14 @@ def test_an_average_of_networks_which_has_no_curve_is_refused_before_anything_st
             {"small_first": 0.5},
             "'test_vit3', built for 96 px, takes no pictures of 64 px",
         ),
+        (
+            {
+                "model.backbone": ["test_efficientnet", "ghostnet_050"],
+                "model.drop_path_rate": {"low": 0.0, "high": 0.2},
+            },
+            {},
+            "'ghostnet_050' takes no drop_path_rate, found 0.2",
+        ),
         ({"train.loss": ["bce", "focal"]}, {"devices": 2}, "a sweep trains each trial in one process"),
     ],
 )

@@ -18,9 +18,10 @@ from lesion_triage.sweep import report, space, study, trial
 from lesion_triage.sweep.space import Space
 from lesion_triage.tracking import Tracker
 
-_SHAPE_KEYS = (
+_NETWORK_KEYS = (
     "model.backbone",
     "model.weights",
+    "model.drop_path_rate",
     "pixels.size_px",
     "train.frozen_stages",
     "train.small_first",
@@ -106,7 +107,7 @@ def _require_networks(searched: Space, path: Path) -> None:
     """
     from lesion_triage.train import preflight  # noqa: PLC0415 - seconds to import
 
-    for made in _corner_configs(searched, _SHAPE_KEYS):
+    for made in _corner_configs(searched, _NETWORK_KEYS):
         try:
             preflight.check_network(made)
         except TrainingError as error:
