@@ -152,6 +152,24 @@ def test_the_model_card_says_what_the_network_is_made_of(finished, tmp_path, ens
     assert f"| ensemble | {said} " in (run / "cards" / "model-card.md").read_text()
 
 
+def test_the_first_weights_are_those_of_every_backbone(tmp_path):
+    config = {
+        "model": {"backbone": "resnet18", "weights": "hub"},
+        "ensemble": {
+            "members": 1,
+            "backbones": [
+                {"backbone": "vgg11", "weights": "hub"},
+                {"backbone": "vit", "weights": "/srv/own.safetensors"},
+            ],
+        },
+        "seed": 3,
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    assert answers_model.weights(Dossier(tmp_path)).text == (
+        "Timm's published weights (random head) and weights of a local file. Seed 3."
+    )
+
+
 def test_the_same_run_gives_the_same_bytes(finished, cards, tmp_path):
     cli.main(["cards", str(finished), "--out", str(tmp_path)])
     for name in CARDS:

@@ -241,6 +241,22 @@ def test_an_audit_of_the_data_alone_is_not_compared_with_one_of_data_and_model(o
     assert compare(open_evidence(new), open_evidence(old)).regressions == ()
 
 
+def test_parity_without_a_count_of_decisions_cannot_be_compared(old, tmp_path):
+    parity = {"images": 300, "largest_score_difference": 0.0, "decision_flips": None}
+    new = made_runs.make(tmp_path / "new", results={"parity": parity})
+    change = compare(open_evidence(old), open_evidence(new))
+    assert lines(change, Level.UNKNOWN) == {"parity"}
+    assert "None decisions" not in page(change)
+
+
+def test_a_bundle_that_is_compared_with_itself_says_why_it_ends_with_1(tmp_path, capsys):
+    alone = str(tiny_bundle.make(tmp_path / "alone").folder)
+    assert cli.main(["change-record", alone, "--against", alone]) == 1
+    text = capsys.readouterr().out
+    assert "The two are the same bundle." in text
+    assert "- cannot be compared: One of the two has no results on a test split." in text
+
+
 def test_a_changed_intended_use_stands_out(tmp_path):
     cards = [
         f"# tiny\n\n## What it is for\n\n{text}\n\n## How it was made\n\nSo.\n"

@@ -94,13 +94,10 @@ def blinded(dossier: Dossier) -> Answer:
 
 def model(dossier: Dossier) -> Answer:
     """Network and training."""
-    pretrained = {"hub": "timm's published weights", "none": "random weights"}.get(
-        str(dossier.at(CONFIG, "model.weights")), "weights of a local file"
-    )
     train = dossier.at(CONFIG, "train")
     return Answer(
         f"Network {dossier.at(HEADER, 'model.backbone')} of timm, "
-        f"{dossier.at(HEADER, 'model.parameters'):,} parameters, from {pretrained}, with one logit for "
+        f"{dossier.at(HEADER, 'model.parameters'):,} parameters, from {_first_weights(dossier)}, with one logit for "
         f"each photograph. AdamW, {train['epochs']} epochs, batch {train['batch_size']}, peak learning "
         f"rate {train['learning_rate']}, schedule {train['schedule']}, loss {train['loss']}, weight decay "
         f"{train['weight_decay']}, augmentation {train['augmentation']}, seed "
@@ -119,14 +116,19 @@ def model(dossier: Dossier) -> Answer:
 
 def weights(dossier: Dossier) -> Answer:
     """Initial weights."""
-    text = {
-        "hub": "The weights that timm publishes for this backbone; the head is random.",
-        "none": "Random weights.",
-    }.get(str(dossier.at(CONFIG, "model.weights")), "A local safetensors file, named in the configuration.")
+    text = _first_weights(dossier)
     return Answer(
-        text + f" Seed {dossier.at(CONFIG, 'seed')}.",
+        f"{text[0].upper()}{text[1:]}. Seed {dossier.at(CONFIG, 'seed')}.",
         (Pointer(CONFIG, "model.weights"), Pointer(CONFIG, "seed")),
     )
+
+
+def _first_weights(dossier: Dossier) -> str:
+    """Of every backbone, once each."""
+    others = dossier.get(CONFIG, "ensemble.backbones", ())  # older runs have no such key
+    known = {"hub": "timm's published weights (random head)", "none": "random weights"}
+    stated = (dossier.at(CONFIG, "model.weights"), *(one.get("weights", "hub") for one in others))
+    return " and ".join(dict.fromkeys(known.get(str(one), "weights of a local file") for one in stated))
 
 
 def training(dossier: Dossier) -> Answer:

@@ -27,11 +27,11 @@ _PEOPLE = {"sex": "Sex", "age_band": "Age", "fitzpatrick_skin_type": "Skin type"
 """Dimensions of ``groups`` in the results that are about people, with their titles."""
 
 INTERVALS = (
-    "Sensitivity, specificity and referral rate carry exact intervals (Clopper-Pearson), by the effective "
-    "number of cases where a patient has several; the rest, those of a bootstrap over cases, or over "
-    "patients where one has several."
+    "Sensitivity, specificity, referral rate and predictive values carry exact intervals (Clopper-Pearson), "
+    "by the effective number of cases where a patient has several; the rest, those of a bootstrap over cases, "
+    "or over patients where one has several."
 )
-"""True of results of this version; the referral rate in an older file has the bootstrap's interval."""
+"""True of results of this version; all but sensitivity and specificity had the bootstrap's in older files."""
 
 
 def interval(estimate: dict[str, Any] | None) -> str:

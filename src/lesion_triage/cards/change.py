@@ -232,7 +232,7 @@ def _assess_lost_groups(lost: tuple[str, ...]) -> AssessmentLine:
 
 def _assess_parity(new: BundleEvidence) -> AssessmentLine:
     parity = (new.results() or {}).get("parity")
-    if not parity:
+    if not parity or parity["decision_flips"] is None:
         return AssessmentLine("parity", Level.UNKNOWN, "No record of how far torch and onnxruntime differ.")
     flips = parity["decision_flips"]
     return AssessmentLine(

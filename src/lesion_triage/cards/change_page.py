@@ -68,11 +68,11 @@ def _who(change: Change) -> list[str]:
 
 
 def _verdict(change: Change, accepted: str) -> list[str]:
-    if change.old.bundle_sha256 == change.new.bundle_sha256:
-        return ["The two are the same bundle.", "", f"Rule: {RULE}"]
+    is_same = change.old.bundle_sha256 == change.new.bundle_sha256
+    lines = ["The two are the same bundle.", ""] if is_same else []
     if not change.regressions:
-        return ["**No regression by the rule.**", "", f"Rule: {RULE}"]
-    lines = ["**Regression by the rule:**", ""]
+        return [*lines, "**No regression by the rule.**", "", f"Rule: {RULE}"]
+    lines += ["**Regression by the rule:**", ""]
     lines += [f"- {line.level.value}: {line.text}" for line in change.regressions]
     acceptance = f"Accepted nevertheless: {accepted}" if accepted else "Not accepted."
     return [*lines, "", acceptance, "", f"Rule: {RULE}"]
