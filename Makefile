@@ -10,7 +10,7 @@ SERVED := tests/bundle tests/serve tests/client tests/clinic/test_recertify.py t
 PEERS ?= .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-slow test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check image-check docs
+.PHONY: help install check test test-slow test-serve test-docs fuzz bench torture proof demo mlflow lock clean torture-backlog torture-service torture-zoo bench-peers bench-training browser deploy-check image-check gpu-check docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "%-16s %s\n", $$1, $$2}'
@@ -86,6 +86,9 @@ deploy-check: $(VENV)/.installed ## the files of serve/deploy against schema, pr
 	@command -v promtool >/dev/null || apt-get install -y -q --no-install-recommends prometheus || \
 		echo "promtool is not here: the alert rules will not be tested"
 	$(BIN)/python -m pytest -q -rs tests/serve/test_deploy.py
+
+gpu-check: $(VENV)/.installed ## whether training does on this machine's GPU what it does on a processor, and how fast
+	PYTHONPATH=tests/train $(BIN)/python tests/gpu_check.py $(GPU_CHECK)
 
 image-check: $(VENV)/.installed ## build the image, run it by compose.yaml and the manifest, as root; IMAGE_CHECK='--engine docker'
 	$(BIN)/python tests/image_check.py $(IMAGE_CHECK)
