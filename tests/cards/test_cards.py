@@ -170,6 +170,15 @@ def test_the_first_weights_are_those_of_every_backbone(tmp_path):
     )
 
 
+def test_a_run_from_before_a_setting_existed_leaves_the_recipe_blank(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    frozen = yaml.safe_load((run / "config.yaml").read_text())
+    del frozen["train"]["label_smoothing"]
+    (run / "config.yaml").write_text(yaml.safe_dump(frozen))
+    assert f"| recipe | {BLANK} |" in model_card(Dossier(run))
+
+
 def test_the_same_run_gives_the_same_bytes(finished, cards, tmp_path):
     cli.main(["cards", str(finished), "--out", str(tmp_path)])
     for name in CARDS:

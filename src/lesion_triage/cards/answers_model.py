@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
     AUDIT_MODEL,
@@ -94,13 +97,13 @@ def blinded(dossier: Dossier) -> Answer:
 
 def model(dossier: Dossier) -> Answer:
     """Network and training."""
-    train = dossier.at(CONFIG, "train")
+    train = partial(_of_training, dossier)
     return Answer(
         f"Network {dossier.at(HEADER, 'model.backbone')} of timm, "
-        f"{dossier.at(HEADER, 'model.parameters'):,} parameters, from {_first_weights(dossier)}, with one logit for "
-        f"each photograph. AdamW, {train['epochs']} epochs, batch {train['batch_size']}, peak learning "
-        f"rate {train['learning_rate']}, schedule {train['schedule']}, loss {train['loss']}, weight decay "
-        f"{train['weight_decay']}, augmentation {train['augmentation']}, seed "
+        f"{dossier.at(HEADER, 'model.parameters'):,} parameters, from {_first_weights(dossier)}, with one "
+        f"logit for each photograph. AdamW, {train('epochs')} epochs, batch {train('batch_size')}, peak "
+        f"learning rate {train('learning_rate')}, schedule {train('schedule')}, loss {train('loss')}, weight "
+        f"decay {train('weight_decay')}, augmentation {train('augmentation')}, seed "
         f"{dossier.at(CONFIG, 'seed')}; every setting is in the frozen configuration. A calibrator of "
         "validation cases turns the logit into a score; a case takes the "
         f"{dossier.at(POLICY, 'aggregation')} over its photographs.",
@@ -112,6 +115,10 @@ def model(dossier: Dossier) -> Answer:
         ),
         "why this network and these settings, unless a sweep beside the run says so.",
     )
+
+
+def _of_training(dossier: Dossier, name: str) -> Any:
+    return dossier.at(CONFIG, f"train.{name}")
 
 
 def weights(dossier: Dossier) -> Answer:
@@ -133,12 +140,12 @@ def _first_weights(dossier: Dossier) -> str:
 
 def training(dossier: Dossier) -> Answer:
     """Hyper-parameters and learning curve."""
-    train, curve = dossier.at(CONFIG, "train"), dossier.at(CURVE)
+    train, curve = partial(_of_training, dossier), dossier.at(CURVE)
     return Answer(
-        f"{train['epochs']} epochs of AdamW, batch {train['batch_size']}, peak learning rate "
-        f"{train['learning_rate']}, warm-up {train['warmup_epochs']} epochs, schedule {train['schedule']}, "
-        f"weight decay {train['weight_decay']}, label smoothing {train['label_smoothing']}, augmentation "
-        f"{train['augmentation']}, moving average of weights {train['ema_decay']}. Loss and validation "
+        f"{train('epochs')} epochs of AdamW, batch {train('batch_size')}, peak learning rate "
+        f"{train('learning_rate')}, warm-up {train('warmup_epochs')} epochs, schedule {train('schedule')}, "
+        f"weight decay {train('weight_decay')}, label smoothing {train('label_smoothing')}, augmentation "
+        f"{train('augmentation')}, moving average of weights {train('ema_decay')}. Loss and validation "
         f"AUROC of {len(curve)} epochs are recorded.",
         (Pointer(CONFIG, "train"), Pointer(CURVE)),
     )

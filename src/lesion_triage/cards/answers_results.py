@@ -28,8 +28,8 @@ _PEOPLE = {"sex": "Sex", "age_band": "Age", "fitzpatrick_skin_type": "Skin type"
 
 INTERVALS = (
     "Sensitivity, specificity, referral rate and predictive values carry exact intervals (Clopper-Pearson), "
-    "by the effective number of cases where a patient has several; the rest, those of a bootstrap over cases, "
-    "or over patients where one has several."
+    "by the effective number of cases where a patient has several; the rest, those of a bootstrap over "
+    "cases, or over patients where one has several."
 )
 """True of results of this version; all but sensitivity and specificity had the bootstrap's in older files."""
 
