@@ -202,6 +202,11 @@ def test_a_run_that_another_study_is_about_to_train_in_is_not_removed(data, tmp_
         with locks.hold_lock(other.lock_of(run.config.identity_sha256())):
             ours.remove_ended_trials()
             assert run.folder.exists()
+        note = (run.folder / trials.NOTE_FILE).read_bytes()
+        (run.folder / trials.NOTE_FILE).write_bytes(note[:-9])  # by a bad disk: nobody's, and kept
+        ours.remove_ended_trials()
+        assert run.folder.exists()
+        (run.folder / trials.NOTE_FILE).write_bytes(note)
         ours.remove_ended_trials()
         assert not run.folder.exists()
 

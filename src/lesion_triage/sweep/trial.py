@@ -96,9 +96,11 @@ class SweepContext:
 
 
 def read_note(folder: Path) -> object:
-    """The trial that a run folder was made for; None: none."""
-    path = folder / NOTE_FILE
-    return json.loads(path.read_bytes()) if path.exists() else None
+    """The trial that a run folder was made for; None: none, or it cannot be read."""
+    try:
+        return json.loads((folder / NOTE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 @dataclass
