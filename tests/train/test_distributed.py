@@ -19,6 +19,7 @@ from drawn import TRAINING, VALIDATION, config, weights
 from hypothesis import given
 from hypothesis import strategies as st
 from lightning_fabric import Fabric
+from safetensors.torch import load_file
 
 from lesion_triage import cli
 from lesion_triage.data.dataset import DistributedBatchSampler
@@ -83,6 +84,35 @@ def test_two_processes_give_the_curve_of_one(whole, tmp_path, strategy):
     assert "Starting with 2 processes" in err
     (line,) = [line for line in out.splitlines() if line.startswith("losses ")]
     assert_the_same(*whole, json.loads(line.removeprefix("losses ")), weights(tmp_path))
+
+
+GATHER = """
+import sys
+from drawn import config
+from safetensors.torch import save_file
+from lesion_triage.train import distributed
+from lesion_triage.train.training_state import TrainingState
+
+c = config("test_vit", devices=2, strategy="fsdp")
+fabric = distributed.launch_processes(c.train)
+with distributed.process_group(fabric):
+    tensors = TrainingState(fabric, c, 2).network.state_dict()
+    save_file(distributed.gather_on_rank_zero(fabric, tensors), f"{sys.argv[1]}/{fabric.global_rank}")
+"""
+
+
+def test_a_sharded_network_is_gathered_in_the_first_process_alone(tmp_path):
+    (tmp_path / "gather.py").write_text(GATHER)
+    path = os.pathsep.join([str(Path(drawn.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    subprocess.run(
+        [sys.executable, str(tmp_path / "gather.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+        timeout=200,
+    )
+    assert load_file(tmp_path / "1") == {}
+    state = TrainingState(Fabric(accelerator="cpu", devices=1), config("test_vit"), 2)
+    assert drawn.same(load_file(tmp_path / "0"), dict(state.network.state_dict()))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
@@ -234,6 +234,19 @@ def all_reduce_sum(fabric: Fabric, tensor: Tensor) -> Tensor:
 def full_tensor(tensor: Tensor) -> Tensor:
     """The full tensor, gathered from all shards. To be called in all processes."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_on_rank_zero(fabric: Fabric, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Full tensors on the CPU of rank 0, and nothing elsewhere. To be called in all processes.
+
+    One after the other: a network that is sharded need not fit into the memory of one GPU.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        full = full_tensor(tensor)
+        if fabric.is_global_zero:
+            found[name] = full.cpu()
+    return found
 
 
 @torch.no_grad()

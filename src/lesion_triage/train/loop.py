@@ -179,9 +179,7 @@ def _run_training(fabric: Fabric, job: _Job, listener: Listener) -> list[EpochMe
         with state.ema.applied():
             if probe is not None:
                 probe.unscale()
-            tensors = {
-                name: distributed.full_tensor(value) for name, value in state.network.state_dict().items()
-            }
+            tensors = distributed.gather_on_rank_zero(fabric, state.network.state_dict())
             if fabric.is_global_zero:
                 checkpoint.save_checkpoint(job.folder, tensors, config, names)
     if interruption.received_signal is not None:

@@ -17,7 +17,7 @@ from lesion_triage.config import Config
 from lesion_triage.errors import RetryableTrainingError, TrainingError, TrainingStateError
 from lesion_triage.train import state_files
 from lesion_triage.train.distil import Teacher
-from lesion_triage.train.distributed import copy_full_tensor, full_tensor, raise_on_rank_zero
+from lesion_triage.train.distributed import copy_full_tensor, gather_on_rank_zero, raise_on_rank_zero
 from lesion_triage.train.ema import ExponentialMovingAverage
 from lesion_triage.train.network import TrainingNetwork, TriageNetwork, freeze_backbone, freeze_stages
 from lesion_triage.train.optimizer import parameter_groups
@@ -95,7 +95,7 @@ class TrainingState:
         Raises:
             RetryableTrainingError: the disk is full or refuses.
         """
-        tensors = {name: full_tensor(tensor) for name, tensor in self._tensors().items()}
+        tensors = gather_on_rank_zero(self._fabric, self._tensors())
         error: str | None = None
         if self._fabric.is_global_zero:
             scaler = self._fabric.strategy.precision.state_dict() or None
