@@ -268,7 +268,25 @@ def cuda_is_full() -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-@pytest.mark.parametrize("work", [cuda_is_full, lambda: torch.empty(2**58, dtype=torch.uint8)])
+def other_job_has_the_gpu() -> None:
+    raise torch.AcceleratorError(
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"
+    )
+
+
+def mps_is_full() -> None:
+    raise RuntimeError("MPS backend out of memory (MPS allocated: 17.88 GiB, max allowed: 18.13 GiB).")
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        cuda_is_full,
+        other_job_has_the_gpu,
+        mps_is_full,
+        lambda: torch.empty(2**58, dtype=torch.uint8),
+    ],
+)
 def test_a_memory_that_is_too_small_is_one_sentence_that_says_what_to_lower(work):
     with (
         pytest.raises(TrainingError, match=r"the memory of cpu; raise train\.accumulate, or lower") as caught,
@@ -287,6 +305,14 @@ def test_a_gpu_that_is_not_there_is_one_sentence_before_anything_is_decoded(devi
         preflight.check_network(wanted)
     with pytest.raises(TrainingError, match=complaint):
         distributed.launch_processes(wanted.train)
+
+
+@pytest.mark.parametrize(("strategy", "expected"), [("auto", "16-mixed"), ("fsdp", "32-true")])
+def test_a_gpu_without_bf16_scales_losses_where_fabric_can(monkeypatch, strategy, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    wanted = config(precision="auto", accelerator="auto", strategy=strategy)
+    assert distributed.resolve_precision(wanted.train) == expected
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

@@ -171,7 +171,7 @@ def process_group(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except (dist.DistError, RuntimeError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+        if any(words in str(error) for words in ("out of memory", "DefaultCPUAllocator")):
             raise TrainingError(
                 f"training does not fit into the memory of {fabric.device}; raise train.accumulate, or "
                 f"lower train.batch_size or pixels.size_px. ({' '.join(str(error).split())[:200]})"
