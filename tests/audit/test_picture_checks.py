@@ -73,6 +73,16 @@ def test_an_artefact_that_does_not_care_for_the_label_passes(photographed, artef
     assert findings(data)[artefact].verdict is Verdict.PASS
 
 
+def test_an_artefact_in_too_few_positives_to_tell_is_no_pass(photographed):
+    data = photographed(
+        lambda picture, positive, random: PLANTED["ink"](picture) if random.random() < 0.4 else picture,
+        count=30,
+    )
+    found = findings(data)["ink"]
+    assert found.verdict is Verdict.WARN
+    assert found.summary.startswith("Not estimable: fewer than ten positive or negative pictures (Ink in ")
+
+
 def test_light_that_tells_the_label_is_found_in_the_frame(photographed):
     data = photographed(
         lambda picture, positive, random: picture.point(lambda level: level * 0.85) if positive else picture

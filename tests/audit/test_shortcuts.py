@@ -71,6 +71,16 @@ def test_gaps_of_one_class_only_fail_and_the_column_is_named(made):
     assert plain.value < 0.6 < with_gaps.value
 
 
+def test_gaps_of_too_few_positives_to_tell_are_no_pass_unless_they_warn_all_the_same(made):
+    found, _ = shortcuts.missingness(sampled(made, 24, seed=3), EmptyCells({}))
+    assert found.verdict is Verdict.WARN
+    assert found.summary.startswith("Not estimable: fewer than ten positive or negative rows.")
+    drawn = sampled(made, 24, seed=3, sex=lambda r, p: "" if p else "female")
+    found, _ = shortcuts.missingness(drawn, EmptyCells({}))
+    assert found.subjects == ("sex",)
+    assert found.summary.endswith("empty cells predict the label in 1 columns.")
+
+
 def test_gaps_in_a_column_that_the_manifest_does_not_keep_are_found_in_the_datasets_own_table(made, tmp_path):
     known, splits = made(1000)
     with (tmp_path / "metadata.csv").open("w", newline="") as stream:
@@ -299,10 +309,8 @@ def test_what_cannot_be_estimated_warns_and_does_not_pass(made, tmp_path, positi
     data = checks.AuditInput(replace(known, records=records), splits, tmp_path, PixelSpec(size_px=64))
     report, _ = checks.audit_data(data, TABLES)
     verdicts = {one.code: one.verdict for one in report.findings if "Not estimable" in one.summary}
-    assert {code: verdicts.pop(code) for code in ("source_shortcut", "size_shortcut")} == {
-        "source_shortcut": Verdict.WARN,
-        "size_shortcut": Verdict.WARN,
-    }
+    warned = ("source_shortcut", "size_shortcut", "missingness")
+    assert {code: verdicts.pop(code) for code in warned} == dict.fromkeys(warned, Verdict.WARN)
     assert verdicts == {"metadata_baseline": Verdict.PASS}  # which never decides
 
 

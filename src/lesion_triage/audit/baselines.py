@@ -19,7 +19,8 @@ from lesion_triage.data.cell_regression import fit_probabilities, one_hot_design
 FOLDS = 5
 _MAX_LEVELS = 50
 _Z_SQUARED = 1.959963984540054**2
-_MIN_PER_CLASS = 10  # rows of a class; with fewer no regression is fitted
+MIN_PER_CLASS = 10
+"""Rows of a class; with fewer no regression is fitted, and a check that finds nothing has shown nothing."""
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +77,7 @@ def cross_fitted_scores(columns: Sequence[Categorical], positive: Bools, fold: C
     Returns:
         Shape (n,), or None if a class has fewer than ten rows.
     """
-    if min(int(positive.sum()), int((~positive).sum())) < _MIN_PER_CLASS:
+    if min(int(positive.sum()), int((~positive).sum())) < MIN_PER_CLASS:
         return None
     few = [column.merge_rare(_MAX_LEVELS) for column in columns]
     cells, cell_of_row = unique_cells(few)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion_triage.audit.artefacts import ARTEFACTS, SIDE_PX, Appearance, measure_appearance
 from lesion_triage.audit.association import Association, associations
-from lesion_triage.audit.findings import Finding, Measurement, Table, Verdict
+from lesion_triage.audit.baselines import MIN_PER_CLASS
+from lesion_triage.audit.findings import Finding, Measurement, Table, Verdict, not_estimable
 from lesion_triage.audit.shortcuts import RowSample, auroc_finding
 from lesion_triage.bundle.parallel import thread_map
 from lesion_triage.bundle.pixels import decode
@@ -182,6 +183,8 @@ def _artefact_finding(
         f"{word[0].upper()}{word[1:]} in {found.share_positive:.1%} of {found.positives} positives and "
         f"{found.share_negative:.1%} of {found.negatives} negatives."
     )
-    return Finding(
-        name, found.verdict(opened_sample.config), summary, (found.to_measurement(opened_sample.config),)
-    )
+    verdict, numbers = found.verdict(opened_sample.config), (found.to_measurement(opened_sample.config),)
+    if verdict is Verdict.PASS and min(found.positives, found.negatives) < MIN_PER_CLASS:
+        few = not_estimable(name, f"fewer than ten positive or negative pictures ({summary.rstrip('.')})")
+        return replace(few, measured=numbers)
+    return Finding(name, verdict, summary, numbers)

@@ -41,6 +41,7 @@ FIELDS = ("patient_id", "sex", "age_approx", "anatom_site_general", "image_type"
 _MIN_CONTRIBUTION = 0.03
 """A source that contributes this much to the AUROC is named."""
 _MAX_SOURCES = 50
+_FEW_ROWS = "fewer than ten positive or negative rows"
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def auroc_finding(
 ) -> Finding:
     """A finding on an AUROC that should be near one half."""
     if np.isnan(found.value):
-        return not_estimable(code, f"fewer than ten positive or negative rows ({what})")
+        return not_estimable(code, f"{_FEW_ROWS} ({what})")
     verdict = verdict_for(found.low, config.warn_auroc, config.fail_auroc)
     return Finding(
         code,
@@ -192,6 +193,7 @@ def missingness(sampled: RowSample, tables: EmptyCells) -> tuple[Finding, tuple[
     )
     verdict = worst([combined_verdict, *(one.verdict(config) for one in found)])
     names = names_of([one for one in associated if one.verdict(config) is verdict] or associated)
+    all_gaps = "" if np.isnan(combined.value) else f" (AUROC of all gaps together {combined.value:.3f})"
     if not found:
         summary = f"None of {len(gaps)} columns is empty in some rows and filled in others."
     elif associated:
@@ -199,8 +201,10 @@ def missingness(sampled: RowSample, tables: EmptyCells) -> tuple[Finding, tuple[
         summary = (
             f"{one.names[0]} is empty for {one.share_positive:.1%} of the positives and "
             f"{one.share_negative:.1%} of the negatives; in all, empty cells predict the label in "
-            f"{len(names_of(associated))} columns (AUROC of all gaps together {combined.value:.3f})."
+            f"{len(names_of(associated))} columns{all_gaps}."
         )
+    elif np.isnan(combined.value):
+        verdict, summary = Verdict.WARN, not_estimable("missingness", _FEW_ROWS).summary
     elif combined_verdict is not Verdict.PASS:
         summary = (
             f"The empty cells of {len(names_of(found))} columns together predict the label (AUROC "
