@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import binom
 
 from lesion_triage.calibrate.certificate import certified_threshold
+from lesion_triage.errors import PredictionsError
+from lesion_triage.proof.findings import prove
 from lesion_triage.proof.splits import law_of_misses, real_splits
 
 
@@ -27,6 +31,14 @@ def test_misses_on_the_other_half_follow_the_law(pool):
 
 def test_misses_of_a_rule_that_allows_one_more_do_not(pool):
     assert not any(one.passed for one in real_splits(pool, 1500, 1, one_miss_more))
+
+
+def test_a_table_that_is_too_small_is_refused_before_any_draw(pool, capsys):
+    """Half of 200 positive cases are hardly ever fewer than 59, but they may be."""
+    small = replace(pool, cases=pool.cases[:200], scores=pool.scores[:200])
+    with pytest.raises(PredictionsError, match=r"takes 59; of 200 only \d+ may be in that half"):
+        prove(small, 100, seed=0, with_peer=False)
+    assert "calibration sets" not in capsys.readouterr().out
 
 
 def test_the_law_is_a_law_and_its_mean_is_that_of_the_order_statistic():

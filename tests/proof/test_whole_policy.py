@@ -9,6 +9,7 @@ import pytest
 
 from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.proof import whole_policy
+from lesion_triage.proof.exact_distributions import agrees, violation_probability
 from lesion_triage.proof.whole_policy import referral_shares, whole_policy_trials, with_random_refusals
 from proof.test_trials import one_miss_more
 
@@ -29,6 +30,21 @@ def test_promises_hold_and_negative_controls_break(trials):
     assert len(trials) == 5 * len(whole_policy.SIZES) * len(whole_policy.TARGETS)
     assert {one.expected for one in trials} == {"keeps", "breaks"}
     assert [one.what for one in trials if not one.passed] == []
+
+
+def test_the_shares_are_those_of_the_exact_law(shares, trials):
+    """The policy is one threshold on scores that are +inf for what goes up anyway, so its law is known."""
+    away = np.where(np.isfinite(shares.by_score), shares.by_score, -np.inf)
+    laws = {
+        "whole policy": (shares.by_score, shares.counted),
+        "whole policy, no history is sent": (shares.by_score, shares.by_score),
+        "whole policy, red flags counted": (shares.counted, shares.counted),
+        "red flags counted, then no history is sent": (shares.counted, shares.by_score),
+        "refused cases counted, then sent away; no history": (shares.by_score, away),
+    }
+    for one in trials:
+        chance = violation_probability(*laws[one.what], one.positives, one.misses_allowed, one.target)
+        assert agrees(one.violations, one.draws, chance), (one.what, one.positives, one.target)
 
 
 def test_a_rule_that_is_wrong_by_one_miss_is_found_out(pool):

@@ -100,7 +100,13 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
         draws: number of calibration sets of each size, and of splits.
         seed: the same seed gives the same findings, except for the times in the comparison with MAPIE.
         with_peer: compare with MAPIE if it is installed.
+
+    Raises:
+        PredictionsError: too few cases of a kind that a part of the proof needs.
     """
+    # First, because it alone refuses a small table: before minutes of draws.
+    echo(f"  {draws} splits of {pool.scores.size + pool.negatives.size} cases in two halves")
+    over_splits = tuple(splits.real_splits(pool, draws, seed))
     echo(f"  {draws} calibration sets of each size from {pool.scores.size} positive cases")
     in_the_pool = tuple(pool_draws.pool_trials(pool, draws, seed))
     echo("  units with several scores, on a drawn population")
@@ -109,8 +115,6 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
     jointly = tuple(joint.joint_trials(pool, draws, seed))
     echo("  the whole policy: gates, red flags and score")
     whole = tuple(whole_policy.whole_policy_trials(pool, draws, seed))
-    echo(f"  {draws} splits of {pool.scores.size + pool.negatives.size} cases in two halves")
-    over_splits = tuple(splits.real_splits(pool, draws, seed))
     echo("  published table, scipy, MAPIE")
     return Findings(
         scores_sha256=pool.sha256,

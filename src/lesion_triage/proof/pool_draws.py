@@ -39,8 +39,7 @@ def pool_trials(pool: Pool, draws: int, seed: int, rule: Rule = certified_thresh
     Args:
         pool: the population.
         draws: number of calibration sets of each size.
-        seed: the same seed gives the same draws. All rows of one size share their draws, but those carried
-            from one source to another have their own.
+        seed: the same seed gives the same draws. All rows of one size and population share their draws.
         rule: under test.
     """
     everyone = EvaluationPopulation(pool.scores, pool.negatives)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.calibrate.certificate import certified_threshold
+from lesion_triage.calibrate.certificate import certified_threshold, minimum_positives
+from lesion_triage.errors import PredictionsError
 from lesion_triage.proof.exact_distributions import (
     Floats,
     future_misses_distribution,
@@ -54,15 +55,19 @@ class Splits:
 
 
 def real_splits(pool: Pool, splits: int, seed: int, rule: Rule = certified_threshold) -> Iterator[Splits]:
-    """Split all cases into halves repeatedly: one certifies, and misses are counted on the other."""
+    """Split all cases into halves repeatedly: one certifies, and misses are counted on the other.
+
+    Raises:
+        PredictionsError: as ``law_of_misses``, before any split is drawn.
+    """
     positives, negatives = pool.scores.size, pool.negatives.size
     cases = positives + negatives
+    laws = {target: law_of_misses(positives, cases, target) for target in TARGETS}
     scores = np.concatenate([pool.scores, pool.negatives])
     generator = np.random.default_rng((seed, _STREAM))
     orders = [generator.permutation(cases) for _ in range(splits)]
-    for target in TARGETS:
+    for target, law in laws.items():
         misses = np.array([_misses_on_the_other_half(scores, positives, one, rule, target) for one in orders])
-        law = law_of_misses(positives, cases, target)
         yield _compare(misses, law, np.random.default_rng((seed, _STREAM, 1)), target, cases, positives)
 
 
@@ -70,13 +75,21 @@ def law_of_misses(positives: int, cases: int, target: float) -> Floats:
     """Exact distribution of the misses in the second half of ``cases``, shape (positives + 1,).
 
     The number of positive cases in the first half is hypergeometric. Given it, the misses are beta-binomial.
+
+    Raises:
+        PredictionsError: so few positive cases that a half of them may be too few for a certificate.
     """
     law = np.zeros(positives + 1)
     for certifying, chance in enumerate(hypergeometric_distribution(positives, cases, cases // 2)):
         if chance < 1e-12:
             continue
         allowed = granted_misses(certifying, target, CONFIDENCE)
-        assert allowed >= 0, "a half with a probability worth counting has too few positive cases"
+        if allowed < 0:
+            raise PredictionsError(
+                f"expected enough positive cases for half of the table to certify sensitivity {target:g}, "
+                f"which takes {minimum_positives(target, CONFIDENCE)}; of {positives} only {certifying} may "
+                "be in that half. Record a run with more held-out cases."
+            )
         given = future_misses_distribution(certifying, positives - certifying, allowed)
         law[: given.size] += chance * given
     return law
