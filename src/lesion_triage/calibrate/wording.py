@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, GroupRow, Rule, Unit
+from lesion_triage.bundle.certificate import ALL_UNITS, BY_SITE, Certificate, GroupRow, Rule, Unit
 
 _ALWAYS = (
     "Future cases are exchangeable with the calibration cases: the same population, cameras, way of referral "
@@ -52,6 +52,16 @@ def format_percent(share: float) -> str:
     # Twelve decimals remove only binary rounding noise, as in 1 - 3 * 0.05.
     digits = f"{Decimal(repr(round(share, 12))).scaleb(2):f}"
     return digits.rstrip("0").rstrip(".") if "." in digits else digits
+
+
+def what_refers(certificate: Certificate) -> str:
+    """From which score on a case is referred, as a bundle's card says it."""
+    if certificate.rule == "group_thresholds":
+        return (
+            "A score at or above the threshold of its certified group refers; the lowest of these thresholds "
+            f"is {certificate.threshold:.6f}."
+        )
+    return f"Score >= {certificate.threshold:.6f} refers."
 
 
 def assumptions(

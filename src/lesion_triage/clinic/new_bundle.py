@@ -10,7 +10,7 @@ from lesion_triage.bundle.policy import decide
 from lesion_triage.bundle.schema import Disposition, Policy, SelfTest, SelfTestCase
 from lesion_triage.bundle.store import Bundle, seal
 from lesion_triage.calibrate.groups import JointThresholds
-from lesion_triage.calibrate.wording import format_percent
+from lesion_triage.calibrate.wording import format_percent, what_refers
 from lesion_triage.clinic.cases import LocalCases
 
 
@@ -70,7 +70,7 @@ def _disposition(policy: Policy, case: SelfTestCase) -> Disposition:
 def _card_section(certificate: Certificate) -> str:
     return (
         f"## Certified again: {certificate.site}, {certificate.issued_at}\n\n"
-        f"Score >= {certificate.threshold:.6f} refers. {certificate.misses_seen} of {certificate.positives} "
+        f"{what_refers(certificate)} {certificate.misses_seen} of {certificate.positives} "
         f"positive {certificate.unit}s were missed ({certificate.misses_allowed} allowed): with "
         f"{format_percent(certificate.confidence)}% confidence the sensitivity for future "
         f"{certificate.unit}s of the same kind is at least "

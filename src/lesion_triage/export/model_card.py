@@ -5,7 +5,7 @@ from __future__ import annotations
 from lesion_triage.bundle.certificate import Certificate
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.schema import ModelFacts
-from lesion_triage.calibrate.wording import format_percent
+from lesion_triage.calibrate.wording import format_percent, what_refers
 from lesion_triage.config import Config
 from lesion_triage.data.manifest import Manifest
 
@@ -36,7 +36,7 @@ a kind it was not trained on (another camera, another part of the skin's range, 
 
 ## Threshold
 
-Score >= {threshold:.6f} refers. On {positives} positive {unit}s that had no part in training,
+{refers} On {positives} positive {unit}s that had no part in training,
 {misses} were missed ({allowed} allowed): with {confidence}% confidence the sensitivity for future {unit}s of
 the same kind is at least {target}%. Certificate {certificate_id}.
 
@@ -74,7 +74,7 @@ def model_card(config: Config, manifest: Manifest, facts: ModelFacts, certificat
         unit=certificate.unit,
         manifest_sha256=made[:16],
         splits_sha256=dealt[:16],
-        threshold=certificate.threshold,
+        refers=what_refers(certificate),
         positives=certificate.positives,
         misses=certificate.misses_seen,
         allowed=certificate.misses_allowed,
