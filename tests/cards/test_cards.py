@@ -305,8 +305,9 @@ def test_cards_are_refused_for_what_is_no_run(tmp_path, finished):
         ("manifest.csv", None, r"run: manifest\.csv is missing, and"),
         ("manifest.json", "{", r"manifest\.json: cannot be read"),
         ("audit/audit.json", "{", r"audit\.json: cannot be read"),
-        ("audit/audit.json", "[]", r"run: audit/audit\.json: findings is missing"),
-        ("report/results.json", "{}", r"run: report/results\.json: split is missing"),
+        ("audit/audit.json", "[]", r"audit\.json: damaged"),
+        ("report/results.json", "{}", r"results\.json: damaged \(slices: Field required"),
+        ("report/results.json", '{"slices": 3}', r"results\.json: damaged"),
         ("test_openings.jsonl", '{"a":', r"test_openings\.jsonl: cannot be read"),
         ("config.yaml", "[", r"config\.yaml: cannot be read"),
         ("config.yaml", "model: {}", r"run: config\.yaml: model\.weights is missing"),
@@ -371,6 +372,36 @@ def test_what_was_measured_in_groups_of_people_is_not_called_missing(finished, t
             "0.900 (0.700 to 0.950)."
         )
         assert answer.missing == "results by age, skin type."
+
+
+@pytest.mark.parametrize(
+    ("file", "place", "value"),
+    [
+        ("report/results.json", ("cases",), "many"),
+        ("report/results.json", ("slices", 0, "title"), None),
+        ("report/results.json", ("slices", 0, "metrics", "auroc"), {"value": 0.5}),
+        ("report/results.json", ("slices", 0, "sensitivity_exact"), {"value": 1, "low": 0, "high": 1}),
+        ("report/results.json", ("groups", 0), {}),
+        ("audit/audit.json", ("findings", 0), {"code": "leakage"}),
+        ("audit_with_model/audit.json", ("findings",), 3),
+    ],
+)
+def test_a_part_that_was_altered_by_hand_is_one_sentence_and_no_traceback(
+    finished, tmp_path, capsys, file, place, value
+):
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    told = json.loads((run / file).read_text())
+    part = told
+    for step in place[:-1]:
+        part = part[step]
+    part[place[-1]] = value
+    (run / file).write_text(json.dumps(told))
+    assert cli.main(["cards", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert re.match(rf"RunError: \S+{file}: damaged \({place[0]}", error)
+    assert error.count("\n") == 1
+    assert not (run / "cards").is_dir()
 
 
 def test_a_certificate_that_was_altered_by_hand_gets_no_card(finished, tmp_path, capsys):

@@ -193,6 +193,12 @@ def software(dossier: Dossier) -> Answer:
     )
 
 
+def software_and_devices(dossier: Dossier) -> Answer:
+    """As ``software``, for an item that also asks for the devices."""
+    known = software(dossier)
+    return Answer(known.text, known.evidence, f"devices that captured the data; {known.missing}")
+
+
 def imbalance(dossier: Dossier) -> Answer:
     """How class imbalance was handled."""
     loss = dossier.at(CONFIG, "train.loss")

@@ -14,7 +14,17 @@ from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page,
 from lesion_triage.cards.claim import CLAIM
 from lesion_triage.cards.clear_derm import CLEAR_DERM
 from lesion_triage.cards.dataset_card import dataset_card
-from lesion_triage.cards.dossier import CERTIFICATE, HEADER, Dossier, Unknown, open_run
+from lesion_triage.cards.dossier import (
+    AUDIT,
+    AUDIT_MODEL,
+    CERTIFICATE,
+    HEADER,
+    RESULTS,
+    Dossier,
+    Unknown,
+    open_run,
+)
+from lesion_triage.cards.forms import CardAudit, CardResults, checked
 from lesion_triage.cards.model_card import model_card
 from lesion_triage.cards.stard_ai import STARD_AI
 from lesion_triage.cards.tripod_ai import TRIPOD_AI
@@ -55,6 +65,8 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
             be written.
         ManifestError, SplitError: a table of the run was altered.
     """
+    for file, form in ((RESULTS, CardResults), (AUDIT, CardAudit), (AUDIT_MODEL, CardAudit)):
+        checked(dossier, file, form)
     try:
         texts, tallies = _render(dossier)
     except Unknown as error:

@@ -9,14 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
-
-from lesion_triage.bundle.document import canonical_json, first_problem
+from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import HEADER_FILE as BUNDLE_HEADER
 from lesion_triage.bundle.store import Bundle, open_bundle
 from lesion_triage.cards.dossier import AUDIT, AUDIT_MODEL, CONFIG, MANIFEST, RESULTS, Dossier
+from lesion_triage.cards.forms import Audit, Results, checked
 from lesion_triage.config_file import validated
 from lesion_triage.errors import RunError
 from lesion_triage.tracking import flat_params
@@ -45,47 +44,6 @@ _AUDITED = ("format", "verdict", "facts", "findings")
 _COUNTS = ("source", "synthetic", "sha256", "records", "counts")
 
 
-class _Interval(BaseModel):
-    value: float
-    low: float
-    high: float
-
-
-class _Slice(BaseModel):
-    name: str
-    title: str
-    metrics: dict[str, _Interval | None] = {}
-    sensitivity_exact: _Interval | None = None
-    specificity_exact: _Interval | None = None
-    referral_rate_exact: _Interval | None = None
-
-
-class _Parity(BaseModel):
-    images: int
-    largest_score_difference: float
-    decision_flips: int | None
-
-
-class _Results(BaseModel):
-    """What is read of ``results.json``."""
-
-    slices: tuple[_Slice, ...] = ()
-    parity: Annotated[_Parity | None, BeforeValidator(lambda found: found or None)] = None
-
-
-class _Finding(BaseModel):
-    code: str
-    counts_as: str
-
-
-class _Audit(BaseModel):
-    """What is read of ``audit.json``."""
-
-    verdict: Literal["pass", "warn", "fail"]
-    facts: dict[str, Any] = {}
-    findings: tuple[_Finding, ...] = ()
-
-
 @dataclass(frozen=True)
 class BundleEvidence:
     """One bundle and its evidence."""
@@ -104,7 +62,7 @@ class BundleEvidence:
         Raises:
             RunError: they are damaged. The same for ``results`` and ``audit``.
         """
-        return self._read(RESULTS, _Results)
+        return checked(self.dossier, RESULTS, Results)
 
     def results(self) -> dict[str, Any] | None:
         """Results of exactly this bundle; None: there are none."""
@@ -115,7 +73,7 @@ class BundleEvidence:
         """The audit of this graph and its data, else that of the data alone; None: there is none."""
         certificate = self.bundle.certificate
         for file in (AUDIT_MODEL, AUDIT):
-            found = self._read(file, _Audit)
+            found = checked(self.dossier, file, Audit)
             if found is None:
                 continue
             facts = found.get("facts", {})
@@ -124,19 +82,6 @@ class BundleEvidence:
             if of_the_data and of_the_model:
                 return found
         return None
-
-    def _read(self, file: str, content: type[BaseModel]) -> dict[str, Any] | None:
-        found: dict[str, Any] | None = self.dossier.get(file)
-        if found is None:
-            return None
-        try:
-            content.model_validate(found)
-        except ValidationError as error:
-            raise RunError(
-                f"{self.dossier.path(file)}: damaged ({first_problem(error)}); restore it, or run the stage "
-                "that wrote it again."
-            ) from None
-        return found
 
     def purpose(self) -> str:
         """The text on intended use in its model card."""

@@ -50,7 +50,7 @@ STARD_AI = Checklist(
             "13",
             "Methods: dataset",
             "devices that captured the data, software of the test with version",
-            model.software,
+            model.software_and_devices,
         ),
         Item(
             "14",
