@@ -98,6 +98,13 @@ def test_a_checklist_has_the_items_of_its_publication_in_their_order(name, main,
     assert re.search(r"doi:10\.\d{4,}/\S+\.", checklist.source)
 
 
+@pytest.mark.parametrize(("name", "number"), [("TRIPOD+AI", "9b"), ("STARD-AI", "13"), ("STARD-AI", "15b")])
+def test_an_item_of_several_questions_is_filled_in_part_if_one_has_no_answer(finished, name, number):
+    (checklist,) = (one for one in CHECKLISTS if one.name == name)
+    (status,) = (one.status for one in fill(checklist, open_run(finished)) if one.item.number == number)
+    assert status is Status.PARTLY
+
+
 def test_a_finished_run_fills_at_least_half_of_every_checklist(finished):
     run = open_run(finished)
     for checklist in CHECKLISTS:

@@ -11,6 +11,7 @@ from lesion_triage.cards.dossier import (
     CONFIG,
     HEADER,
     MANIFEST,
+    RESULTS,
     SPLITS,
     TABLE,
     Dossier,
@@ -242,12 +243,12 @@ def same_source(dossier: Dossier) -> Answer:
 
 def no_external(dossier: Dossier) -> Answer:
     """External data: none, as a run tests on its own collection."""
-    if dossier.at("report/results.json", "split") != "test":
+    if dossier.at(RESULTS, "split") != "test":
         raise Unknown("split")
     return Answer(
         "None in this run: the test cases are of the collection that the model was trained on. "
         "`lesion-triage transfer` measures another dataset.",
-        (Pointer("report/results.json", "split"),),
+        (Pointer(RESULTS, "split"),),
     )
 
 
@@ -276,10 +277,9 @@ def flow(dossier: Dossier) -> Answer:
     """From the dataset's table to the test result."""
     people = population_of(dossier)
     require_splits(people)
-    results = "report/results.json"
     return Answer(
         f"{_dropped(dossier)} Splits: {_by_split(people)}. Of the test cases "
-        f"{dossier.at(results, 'abstained')} had no gradable photograph and counted as referred, "
-        f"{dossier.at(results, 'missed')} positive ones fell below the threshold.",
-        (Pointer(MANIFEST, "dropped"), Pointer(SPLITS, "image_ids"), Pointer(results, "abstained")),
+        f"{dossier.at(RESULTS, 'abstained')} had no gradable photograph and counted as referred, "
+        f"{dossier.at(RESULTS, 'missed')} positive ones fell below the threshold.",
+        (Pointer(MANIFEST, "dropped"), Pointer(SPLITS, "image_ids"), Pointer(RESULTS, "abstained")),
     )

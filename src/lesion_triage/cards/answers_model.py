@@ -1,10 +1,11 @@
-"""Answers of a run to checklist items on its model and policy. Imports the dossier."""
+"""Answers of a run to checklist items on its model and policy. Imports the answers on its data."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import Any
 
+from lesion_triage.cards.answers_data import sizes
 from lesion_triage.cards.checklist import Answer
 from lesion_triage.cards.dossier import (
     AUDIT_MODEL,
@@ -69,6 +70,12 @@ def predictors_chosen(dossier: Dossier) -> Answer:
     return Answer(known.text, known.evidence, "why these, and which others were considered.")
 
 
+def predictors_measured(dossier: Dossier) -> Answer:
+    """As ``predictors``, for an item that also asks how and when they are measured."""
+    known = predictors(dossier)
+    return Answer(known.text, known.evidence, "how and when photographs and answers were taken.")
+
+
 def predictors(dossier: Dossier) -> Answer:
     """The inputs of the model."""
     counted = dossier.at(CERTIFICATE, "red_flags_counted")
@@ -115,6 +122,12 @@ def model(dossier: Dossier) -> Answer:
         ),
         "why this network and these settings, unless a sweep beside the run says so.",
     )
+
+
+def developed(dossier: Dossier) -> Answer:
+    """As ``model``, for an item that also asks for the sizes of the splits."""
+    known, splits = model(dossier), sizes(dossier)
+    return Answer(f"{known.text} {splits.text}", (*known.evidence, *splits.evidence), known.missing)
 
 
 def _of_training(dossier: Dossier, name: str) -> Any:

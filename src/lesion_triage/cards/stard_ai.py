@@ -63,7 +63,7 @@ STARD_AI = Checklist(
             "15b",
             "Methods: index test",
             "how it was developed, with sizes of training, validation, test",
-            data.sizes,
+            model.developed,
         ),
         Item(
             "15c",

@@ -52,7 +52,12 @@ TRIPOD_AI = Checklist(
         Item(
             "9a", "Methods: predictors", "which predictors were considered and why", model.predictors_chosen
         ),
-        Item("9b", "Methods: predictors", "each predictor, how and when it is measured", model.predictors),
+        Item(
+            "9b",
+            "Methods: predictors",
+            "each predictor, how and when it is measured",
+            model.predictors_measured,
+        ),
         Item("9c", "Methods: predictors", "who assessed subjective predictors: qualification, demographics"),
         Item(
             "10", "Methods: sample size", "how the size came about, and that it is enough", data.sample_size
