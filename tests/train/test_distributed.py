@@ -315,6 +315,17 @@ def test_a_gpu_without_bf16_scales_losses_where_fabric_can(monkeypatch, strategy
     assert distributed.resolve_precision(wanted.train) == expected
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("section", [{"devices": 2}, {"strategy": "ddp"}, {"strategy": "fsdp"}])
+def test_an_apple_gpu_is_not_shared_by_processes(monkeypatch, section):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for accelerator in ("auto", "mps"):
+        with pytest.raises(TrainingError, match=r"Apple GPU trains in one process; set train\.accelerator"):
+            distributed.require_hardware(config(accelerator=accelerator, **section).train)
+        distributed.require_hardware(config(accelerator=accelerator).train)
+    distributed.require_hardware(config(accelerator="cpu", **section).train)
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

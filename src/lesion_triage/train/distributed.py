@@ -101,6 +101,8 @@ def _processes_on_this_machine(c: Train) -> int:
 def require_hardware(c: Train) -> None:
     """Check that this machine has the accelerator, the GPUs and the precision that are asked for.
 
+    An Apple GPU is not shared: Fabric knows no process group for it.
+
     Raises:
         TrainingError: it has not.
     """
@@ -115,6 +117,12 @@ def require_hardware(c: Train) -> None:
         raise TrainingError(
             f"{processes} processes need a GPU each, and torch finds {torch.cuda.device_count()} on this "
             "machine; lower train.devices (under torchrun: --nproc-per-node)."
+        )
+    on_apple = c.accelerator in ("auto", "mps") and available["mps"] and not _uses_cuda(c)
+    if on_apple and (processes > 1 or c.strategy != "auto"):
+        raise TrainingError(
+            "an Apple GPU trains in one process; set train.accelerator to cpu, or train.devices to 1 and "
+            "train.strategy to auto."
         )
     resolve_precision(c)
 
