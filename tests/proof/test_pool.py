@@ -199,6 +199,17 @@ def test_a_table_that_is_not_text_is_refused(tmp_path):
         pools.read(table)
 
 
+def test_a_run_that_makes_no_population_leaves_the_recorded_table_as_it_is(tmp_path):
+    table = tmp_path / "scores.csv"
+    run = run_folder(tmp_path)
+    pools.record(run, table)
+    before = table.read_bytes()
+    run_folder(tmp_path, calibration=ROWS["calibration"][:2])
+    with pytest.raises(PredictionsError, match="positive and other cases"):
+        pools.record(run, table)
+    assert table.read_bytes() == before
+
+
 def test_other_columns_are_refused(tmp_path):
     table = tmp_path / "scores.csv"
     table.write_text("case,logit\n1,0.5\n")

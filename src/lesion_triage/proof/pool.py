@@ -104,7 +104,7 @@ def pool_of(cases: Sequence[Case], sha256: str) -> Pool:
 
 
 def record(run: Path, table: Path) -> Pool:
-    """Write the table of a run's held-out logits, after its gates, and read it back.
+    """Write the table of a run's held-out logits, after its gates, if it can be read back.
 
     Cases and units become running numbers in order of first appearance: the table names no picture.
 
@@ -113,8 +113,8 @@ def record(run: Path, table: Path) -> Pool:
         table: CSV to write.
 
     Raises:
-        PredictionsError: policy or predictions missing, altered, of different models, or with an unknown
-            outcome.
+        PredictionsError: policy or predictions missing, altered, of different models, with an unknown
+            outcome, or without positive or without other cases; nothing was written.
     """
     limit = _policy(run).novelty_limit
     parts = [predictions.read(run / "predictions", split)[0].behind_gate(limit) for split in SPLITS]
@@ -127,9 +127,11 @@ def record(run: Path, table: Path) -> Pool:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(_cells(parts))
+    data = buffer.getvalue().encode()
+    pool = _parsed(data, table)  # before it replaces a table that can be read
     table.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(table, buffer.getvalue().encode())
-    return read(table)
+    write_atomically(table, data)
+    return pool
 
 
 def read(table: Path) -> Pool:
@@ -140,11 +142,16 @@ def read(table: Path) -> Pool:
     """
     try:
         data = table.read_bytes()
-        rows = tuple(_rows(data.decode(), table))
     except OSError as error:
         raise PredictionsError(
             f"{table}: no recorded table of logits ({error.strerror}); make one with --record RUN."
         ) from None
+    return _parsed(data, table)
+
+
+def _parsed(data: bytes, table: Path) -> Pool:
+    try:
+        rows = tuple(_rows(data.decode(), table))
     except UnicodeDecodeError:
         raise PredictionsError(f"{table}: expected text in UTF-8; record it again.") from None
     gathered = Predictions("held out", manifest_sha256="", splits_sha256="", model_sha256="", rows=rows)
