@@ -312,6 +312,26 @@ def test_rows_without_an_outcome_are_left_out_and_counted(clinic, bundle, tmp_pa
     assert open_bundle(tmp_path / "new").certificate.positives == 60
 
 
+@pytest.mark.parametrize("verb", ["recertify", "tally"])
+@pytest.mark.parametrize(
+    ("more", "warned"),
+    [
+        ([(0.5, False, {})], True),
+        ([(-0.5, False, {})], False),
+        ([(0.5, False, {}), (-0.5, True, {})], False),
+        ([], False),
+    ],
+    ids=["referred alone", "a negative case below", "a miss", "positive cases alone"],
+)
+def test_cases_none_of_which_the_old_bundle_would_have_left_out_are_said_to_hold_no_miss(
+    clinic, bundle, tmp_path, capsys, more, warned, verb
+):
+    cases = clinic([*((0.1 + place / 50, True, {}) for place in range(95)), *more])
+    arguments = ["--cases", str(cases), "--site", "Clinic A", "--out", str(tmp_path / "made")]
+    assert main([verb, str(bundle), *arguments]) == 0
+    assert ("WARNING: this bundle leaves no case of the table below" in capsys.readouterr().out) is warned
+
+
 @pytest.mark.parametrize("stripped", [False, True])
 def test_pictures_that_made_the_model_are_refused_even_without_their_metadata(
     clinic, tmp_path, capsys, stripped

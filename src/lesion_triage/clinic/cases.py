@@ -84,6 +84,10 @@ class LocalCases:
         below = sum(_below(policy, case) for case in others)
         return len(others) - below, len(others)
 
+    def none_is_below(self, policy: Policy) -> bool:
+        """Whether a policy refers or abstains on every case, some of which need no visit."""
+        return len(self.positives) < len(self.cases) and not any(_below(policy, case) for case in self.cases)
+
     def missed_units(self, policy: Policy) -> tuple[int, int]:
         """How many positive units have a positive case below its threshold, and how many there are."""
         units = unit_indices(self.positives)

@@ -69,6 +69,16 @@ def add_case_arguments(parser: argparse.ArgumentParser) -> None:
     add_site(parser)
 
 
+def warn_if_none_is_below(local: LocalCases) -> None:
+    """Say so where the cases look like those that the bundle referred: such a table cannot hold a miss."""
+    if local.none_is_below(local.bundle.policy):
+        echo(
+            "  WARNING: this bundle leaves no case of the table below its threshold. If outcomes were "
+            "confirmed of referred cases alone, no miss can be among them, and nothing is promised; confirm "
+            "others too"
+        )
+
+
 def main(arguments: argparse.Namespace) -> int:
     """Certify again, print the result, and write it as JSON if asked. Returns 0."""
     require_place("--out", arguments.out, folder=True)
@@ -108,6 +118,7 @@ def main(arguments: argparse.Namespace) -> int:
         f"  cases of the table that need no visit: {after[0]} of {after[1]} referred or not scored (before: "
         f"{before[0]})"
     )
+    warn_if_none_is_below(local)
     echo(f"  sealed {arguments.out} ({bundle.sha256[:16]}), certificate {certificate.certificate_id()}")
     if arguments.json:
         result = {

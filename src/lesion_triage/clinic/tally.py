@@ -19,7 +19,7 @@ from lesion_triage.calibrate.pooling import Tally
 from lesion_triage.clinic import cases as local_cases
 from lesion_triage.clinic.arguments import require_place, save
 from lesion_triage.clinic.cases import LocalCases
-from lesion_triage.clinic.recertify import add_case_arguments
+from lesion_triage.clinic.recertify import add_case_arguments, warn_if_none_is_below
 from lesion_triage.console import echo
 from lesion_triage.errors import CalibrationError
 
@@ -48,6 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
         f"  {made.positives} positive {made.unit}s of {made.site}, {made.positives_abstained} not scored; "
         f"their counts are in {arguments.out}, for `lesion-triage pool`"
     )
+    warn_if_none_is_below(local)
     if made.looked_before:
         echo(
             f"  {len(made.looked_before)} threshold(s) have been chosen here before, with this model or on "
