@@ -511,7 +511,8 @@ def test_case_shows_all_that_was_answered(browser: Any) -> None:
     told += [part for image in answer.images for one in image.reasons for part in (one.text, one.coaching)]
     assert answer.red_flags
     assert any(image.reasons for image in answer.images)
-    for sentence in (*told, answer.note, answer.notice, answer.certificate_id):
+    no_probability = Texts("en")("case.numbers_limit")
+    for sentence in (*told, no_probability, answer.note, answer.notice, answer.certificate_id):
         assert sentence in text
     assert browser.get(f"/ui/cases/{number}/photographs/0").headers["content-type"] == "image/jpeg"
 
