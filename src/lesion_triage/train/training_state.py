@@ -22,6 +22,7 @@ from lesion_triage.train.ema import ExponentialMovingAverage
 from lesion_triage.train.network import TrainingNetwork, TriageNetwork, freeze_backbone, freeze_stages
 from lesion_triage.train.optimizer import parameter_groups
 from lesion_triage.train.state_files import Progress
+from lesion_triage.train.strided_pointwise import leave_pixels_out_first
 from lesion_triage.train.weights import create_backbone
 
 
@@ -50,6 +51,8 @@ class TrainingState:
             raise_on_rank_zero(fabric, TrainingError(f"{sentence} shard; set train.strategy to ddp."))
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             self.network = convert_sync_batchnorm(self.network)  # type: ignore[no-untyped-call]
+        if fabric.device.type == "cpu":
+            leave_pixels_out_first(self.network)
         self._frozen = freeze_backbone(self.network) if c.probe else []
         if c.frozen_stages and not c.probe:
             self._frozen = freeze_stages(self.network, c.frozen_stages)
