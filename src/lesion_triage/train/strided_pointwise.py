@@ -1,8 +1,8 @@
 """Strided 1 x 1 convolutions of few channels, on a CPU: pixels are left out before them. Imports torch only.
 
-oneDNN 3.13 in torch 2.15 writes beyond its memory in their backward pass, if a processor with AVX-512 has the
-pictures channels-last and there are fewer channels than a vector has numbers: the process ends without a word.
-The first layers of timm's gernet and repvgg are such. The convolution of every other pixel is the same number.
+oneDNN 3.13 in torch 2.15 writes beyond its memory in their backward pass, if a processor with AVX-512 has
+the pictures channels-last and there are fewer channels than a vector has numbers: the process ends without a
+word. timm's gernet and repvgg begin with such layers. Over every other pixel the convolution is the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _VECTOR = 16
 
 
 def leave_pixels_out_first(network: nn.Module) -> None:
-    """Change the convolutions concerned, in place: no stride, and a hook that takes the pixels they would have.
+    """Change the convolutions concerned, in place: no stride, and a hook that takes every other pixel.
 
     Weights and their names stay, and so does the result.
     """
