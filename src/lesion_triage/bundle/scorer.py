@@ -189,8 +189,8 @@ class Scorer:
         Args:
             images: the files of its photographs, 1 to ``MAX_IMAGES_PER_CASE``.
             history: what is known beside them.
-            executor: idle threads. They share the photographs, and assess quality while the networks run; for
-                a photograph that is then refused the network ran in vain.
+            executor: idle threads. They share several photographs, and assess quality while the networks run;
+                for a photograph that is then refused the network ran in vain.
             advise: False: the evidence has no advice; nothing else in it changes.
 
         Raises:
@@ -201,6 +201,8 @@ class Scorer:
                 f"The case has {len(images)} photographs, expected 1 to {MAX_IMAGES_PER_CASE}; "
                 "send those that show the lesion best."
             )
+        if len(images) == 1:
+            executor = None  # to share the quality gate alone costs more than it saves (docs/adr/0076)
         pictures = self._decode_all(images, executor)
         del images  # they are large, and other cases may be decoded before this one's next step
         networks: list[Callable[[], GraphOutput]]
