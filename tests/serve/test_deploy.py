@@ -218,7 +218,11 @@ def test_every_metric_that_is_watched_is_one_that_a_server_tells(
     start: Any, tiny_bundle: Path, tmp_path: Path, draw: Any
 ) -> None:
     shadow = tiny.make(tmp_path / "shadow", threshold=0.4)
-    with start(tiny_bundle, tmp_path, TRIAGE_SHADOW_BUNDLES=str(shadow.folder)) as server:
+    optional = {
+        "TRIAGE_SHADOW_BUNDLES": str(shadow.folder),
+        "TRIAGE_READING_QUEUE": str(tmp_path / "queue.sqlite"),
+    }
+    with start(tiny_bundle, tmp_path, **optional) as server:
         httpx_60s.post(f"{server.url}/v1/triage", content=draw(), headers={"Content-Type": "image/jpeg"})
         httpx_60s.post(f"{server.url}/v1/triage", content=b"x", headers={"Content-Type": "image/jpeg"})
         page = httpx_60s.get(f"{server.url}/metrics").text

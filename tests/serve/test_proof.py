@@ -28,6 +28,8 @@ from triage_server.cli import main
 
 JPEG = {"Content-Type": "image/jpeg"}
 NAME, PLACE = "Mustermann", "Hintertupfing"
+SECONDS = "13.40917"
+"""Of its latitude; with more decimals than any time of day has that stands in a log."""
 
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
@@ -203,7 +205,7 @@ def photograph_of_a_person(picture: bytes) -> bytes:
     exif = Image.Exif()
     exif[0x013B] = NAME  # artist
     exif[0x9286] = NAME.encode()  # comment
-    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 13.0), 28: PLACE})
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, float(SECONDS)), 28: PLACE})
     buffer = io.BytesIO()
     Image.open(io.BytesIO(picture)).save(buffer, "JPEG", exif=exif)
     assert NAME.encode() in buffer.getvalue()
@@ -239,7 +241,7 @@ def test_nothing_of_the_patient_is_anywhere(launch: Callable[..., Any], tmp_path
     texts += [path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file()]
     assert any('"event":"answer"' in text for text in texts)
     for text in texts:
-        for planted in (NAME.lower(), PLACE.lower(), ".jpg", "48.0"):
+        for planted in (NAME.lower(), PLACE.lower(), ".jpg", SECONDS):
             assert planted not in text.lower()
     assert list(work.rglob("*")) == []
 

@@ -28,6 +28,7 @@ from triage_server.page.case_locks import CaseLocks
 from triage_server.page.database import open_database
 from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.forms import CSRF_FIELD, MAX_SHORT_FORM_BYTES, Form, read_form
+from triage_server.page.queue_metrics import QueueMetrics
 from triage_server.page.records import Actor
 from triage_server.page.retention import Retention
 from triage_server.page.sessions import Session, Sessions
@@ -108,6 +109,7 @@ class Page:
         self._single_submit = SingleSubmit()
         self.case_locks = CaseLocks()
         self.retention = Retention(self.queue, self.run_in_thread, self._record_expiry, self.case_locks)
+        self.queue_metrics = QueueMetrics(self.queue, self.run_in_thread, self._service.telemetry)
         self.sessions = Sessions(
             encrypted=bool(settings.tls_cert)
             or settings.behind_tls_proxy
@@ -131,14 +133,15 @@ class Page:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Delete expired cases for as long as the server runs."""
-        retention_task = asyncio.create_task(self.retention.run())
+        """Delete expired cases, and count those that wait, for as long as the server runs."""
+        tasks = [asyncio.create_task(work.run()) for work in (self.retention, self.queue_metrics)]
         try:
             yield
         finally:
-            retention_task.cancel()
-            with suppress(asyncio.CancelledError):
-                await retention_task
+            for task in tasks:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
             self.close()
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ from triage_server.page.records import (
     ConfirmedBy,
     Decision,
     Outcome,
+    QueueDepth,
     ReadCase,
     Reading,
     WaitingCase,
@@ -113,6 +114,15 @@ def fingerprint_of(entries: Sequence[_Entry], now: datetime) -> str:
     """A fingerprint of the queue's order and of the deadlines passed, by which a page notices a change."""
     shown = [f"{entry.number} {entry.urgency.is_overdue(now)}" for entry in entries]
     return sha256(",".join(shown).encode()).hexdigest()[:16]
+
+
+def queue_depth(session: Session, now: datetime) -> QueueDepth:
+    """How many cases wait. Of no case is the answer parsed: neither a deadline nor a wait stands in it."""
+    wanted = select(CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours).where(~is_read())
+    waiting = [Urgency(*row) for row in session.execute(wanted)]
+    waits = [(now - one.arrived_at).total_seconds() for one in waiting]
+    # A clock that was set back has cases arrive in the future.
+    return QueueDepth(len(waiting), sum(one.is_overdue(now) for one in waiting), max(0.0, *waits, 0.0))
 
 
 def waiting_cases(

@@ -65,6 +65,15 @@ def parse_answers(documents: Mapping[str, str]) -> Mapping[str, Answer] | None:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """How many cases wait; NaN: not known."""
+
+    waiting: float
+    overdue: float
+    longest_wait_s: float
+
+
 @dataclass(frozen=True)
 class WaitingCase:
     """A case as the queue shows it."""

@@ -36,6 +36,7 @@ from triage_server.page.records import (
     ConfirmedBy,
     Decision,
     QueuedCase,
+    QueueDepth,
     ReadCase,
     WaitingCase,
 )
@@ -125,6 +126,11 @@ class ReadingQueue:
         """A page of the unread cases, in reading order, and ``pulse`` of the whole queue."""
         with self._session() as session:
             return lists.waiting_cases(session, self.now(), self._readability, page_number)
+
+    def depth(self) -> QueueDepth:
+        """How many cases wait now."""
+        with self._session() as session:
+            return lists.queue_depth(session, self.now())
 
     def read_cases(self, page_number: int = 1) -> ListPage[ReadCase]:
         """A page of the read cases: without an outcome first, then by time of the last reading."""
