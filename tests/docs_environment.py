@@ -8,12 +8,15 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from random import Random
 
 import yaml
 
 import synthetic_clinic
 import tiny_bundle
+from lesion_triage.clinic import follow_up
 
 _SMALL_SETTINGS = {
     "pixels": {"size_px": 64},
@@ -77,7 +80,8 @@ def make(root: Path, tutorial: Path, folder: Path) -> Path:
     shutil.copyfile(folder / "configs" / "ham10000.yaml", folder / "CONFIG")
     shutil.copyfile(folder / "configs" / "red_flags.yaml", folder / "red_flags.yaml")
     shutil.copytree(run / "bundle", folder / "BUNDLE")
-    tiny_bundle.make(folder / "bundle")
+    answered_by = tiny_bundle.make(folder / "bundle")
+    _write_follow_up(folder / "follow-up.csv", answered_by.certificate.certificate_id())
     site = tutorial / "clinic" / "site"
     (folder / "images").symlink_to(site / "images")
     _write_tables(site, folder)
@@ -129,6 +133,33 @@ def _write_tables(site: Path, folder: Path) -> None:
     images = [line.split(",")[0] for line in lines[1:41]]
     rows = [f"{Path(image).stem},{image}" for image in images]
     (folder / "backlog.csv").write_text("\n".join(["case_id,image", *rows]) + "\n", encoding="utf-8")
+
+
+def _write_follow_up(path: Path, certificate_id: str) -> None:
+    """Ten cases a day for 300 days, half of those below the threshold followed up; the last 100 days are bad."""
+    random, rows = Random(7), []
+    for number in range(3000):
+        bad, positive = number >= 2000, random.random() < 0.08
+        if positive:
+            below = random.random() < (0.3 if bad else 0.02)
+        else:
+            below = random.random() < 0.7
+        drawn = random.random() < 0.5
+        known = (drawn or not below) and random.random() < 0.99
+        arrived = datetime(2026, 1, 5, 8, tzinfo=UTC) + timedelta(days=number // 10, minutes=number % 10)
+        disposition = "below_threshold" if below else "needs_in_person"
+        outcome = str(positive).lower() if known else ""
+        cells = (
+            f"{number:04}",
+            arrived.isoformat(),
+            certificate_id,
+            disposition,
+            "0.5",
+            str(drawn).lower(),
+            outcome,
+        )
+        rows.append(",".join(cells))
+    path.write_text("\n".join([",".join(follow_up.COLUMNS), *rows]) + "\n", encoding="utf-8")
 
 
 def _write_clinics(folder: Path) -> None:

@@ -186,6 +186,7 @@ VERBS: dict[str, Verb] = {
         "count one clinic's misses, for a certificate that several clinics share", "clinic.tally"
     ),
     "pool": _lazy_verb("certify on the counts of several clinics", "clinic.pool"),
+    "watch": _lazy_verb("test a certificate in use, on outcomes as they become known", "clinic.watch"),
     "queue": _lazy_verb("simulate the reading queue: bands, flags, deadlines", "clinic.queue"),
     "proof": _lazy_verb(
         "test the certificate's promise on recorded scores, many thousands of times", "proof.command"

@@ -93,6 +93,20 @@ def test_groups_get_a_table_and_the_number_that_separate_thresholds_take(capsys)
     assert "takes at least 80 positive cases in each" in " ".join(text.split())
 
 
+def test_a_share_of_follow_up_adds_how_soon_a_fall_is_noticed(capsys, tmp_path):
+    assert "notices" not in printed(capsys, "--positives", 59)
+    path = tmp_path / "plan.json"
+    text = printed(capsys, "--positives", 59, "--follow-up", 0.5, "--json", path)
+    rows = [row for row in section(text, 4) if row[0] == "0.5"]
+    written = json.loads(path.read_bytes())["alarm_delays"]
+    assert [row[1] for row in rows] == ["0.9", "0.85", "0.8"]
+    assert [row["sensitivity"] for row in written] == [0.9, 0.85, 0.8]
+    assert [row[2:] for row in rows] == [
+        [str(row[name]) for name in ("median", "late", "median_after_good", "late_after_good")]
+        for row in written
+    ]
+
+
 def test_own_scores_replace_the_normal_ones(capsys, table):
     text, normal = printed(capsys, *QUICK, "--scores", table), printed(capsys, *QUICK)
     assert "120 positive and 300 negative cases" in text

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json
+from lesion_triage.calibrate.alarm_delay import GOOD_CASES, GOOD_SENSITIVITY, AlarmDelay, alarm_delay
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.planning import (
     MAX_POSITIVES,
@@ -36,6 +37,8 @@ from lesion_triage.errors import ConfigError
 _AUROC = 0.947  # the best recipe on HAM10000: the mean over the three deals of experiments/ham10000-best
 _POWERS = (0.8, 0.9)
 _MISSES = (0, 1, 2, 4, 8, 16, 32)
+_TIMES_THE_MISSES = (2, 3, 4)
+"""Of the share that the target allows: sensitivities whose fall is to be noticed."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Plan:
     groups: int
     joint: tuple[JointForecast, ...]
     """Empty for one group."""
+    delays: tuple[AlarmDelay, ...]
+    """Empty unless shares of follow-up are given."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +83,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="your scores: columns score, needs_in_person; patient_id if known",
     )
     add("--groups", type=int, default=1, metavar="G", help="groups, each promised the target (%(default)s)")
+    add(
+        "--follow-up",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="SHARE",
+        help="of the cases below the threshold; tells how soon `watch` notices that the sensitivity fell",
+    )
     add("--figure", type=Path, metavar="PNG", help="draw the plan; needs matplotlib")
     add("--json", type=Path, metavar="FILE", help="write all numbers")
 
@@ -139,6 +152,12 @@ def compute_plan(arguments: argparse.Namespace) -> Plan:
             for n in counts
             if arguments.groups > 1
         ),
+        delays=tuple(
+            alarm_delay(target, confidence, share, round(1 - times * (1 - target), 6))
+            for share in arguments.follow_up
+            for times in _TIMES_THE_MISSES
+            if times * (1 - target) < 1
+        ),
     )
 
 
@@ -193,6 +212,17 @@ def _lines(plan: Plan) -> Iterator[str]:
             f"{minimum_positives(plan.target, each)} positive cases in each. The groups are assumed to have "
             "the same scores; if one scores lower than the others, the common threshold follows it."
         )
+    if plan.delays:
+        number = 5 if plan.joint else 4
+        yield f"\n{number}. A threshold in use: how soon `watch` notices that it misses more\n"
+        yield from _table(_DELAY_HEAD, [_delay_row(row) for row in plan.delays])
+        yield _read(
+            "if this share of the cases below the threshold is followed up and the true sensitivity is this, "
+            "the alarm comes within so many positive cases, known or not, in half of all clinics and in nine "
+            f"of ten; then the same if it has fallen to this after {GOOD_CASES} known positive cases at "
+            f"{GOOD_SENSITIVITY:g}. '-' is beyond the simulation. The probability that a false alarm ever "
+            f"comes is at most {1 - plan.confidence:.2g}."
+        )
 
 
 def _read(sentence: str) -> str:
@@ -203,6 +233,7 @@ _STEP_HEAD = ("misses", "positives", "up to", "share missed", "lower bound")
 _FORECAST_HEAD = (
     "positives", "misses", "sensitivity", "5 %", "50 %", "95 %", "specificity", "5 %", "95 %", "cost",
 )  # fmt: skip
+_DELAY_HEAD = ("follow-up", "truth", "half", "nine in ten", "half, later", "nine in ten, later")
 _JOINT_HEAD = ("positives", "misses", "specificity, common", "misses", "specificity, own")
 
 
@@ -232,6 +263,11 @@ def _power_rows(plan: Plan) -> Iterator[tuple[str, ...]]:
 def _joint_row(row: JointForecast) -> tuple[str, ...]:
     found = (row.common_misses, row.common_specificity, row.own_misses, row.own_specificity)
     return (str(row.positives), *(_or_dash(value) for value in found))
+
+
+def _delay_row(row: AlarmDelay) -> tuple[str, ...]:
+    delays = (row.median, row.late, row.median_after_good, row.late_after_good)
+    return (f"{row.share:g}", f"{row.sensitivity:g}", *(_or_dash(delay) for delay in delays))
 
 
 def _or_dash(value: float | None) -> str:
@@ -266,4 +302,5 @@ def _document(plan: Plan) -> dict[str, object]:
         ],
         "groups": plan.groups,
         "joint": [asdict(row) for row in plan.joint],
+        "alarm_delays": [asdict(row) for row in plan.delays],
     }
