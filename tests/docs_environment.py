@@ -136,28 +136,18 @@ def _write_tables(site: Path, folder: Path) -> None:
 
 
 def _write_follow_up(path: Path, certificate_id: str) -> None:
-    """Ten cases a day for 300 days, half of those below the threshold followed up; the last 100 days are bad."""
+    """Ten cases a day for 300 days, half of those below the threshold drawn; the last 100 days are bad."""
     random, rows = Random(7), []
     for number in range(3000):
-        bad, positive = number >= 2000, random.random() < 0.08
-        if positive:
-            below = random.random() < (0.3 if bad else 0.02)
-        else:
-            below = random.random() < 0.7
+        positive = random.random() < 0.08
+        below = random.random() < (0.7 if not positive else 0.3 if number >= 2000 else 0.02)
         drawn = random.random() < 0.5
         known = (drawn or not below) and random.random() < 0.99
         arrived = datetime(2026, 1, 5, 8, tzinfo=UTC) + timedelta(days=number // 10, minutes=number % 10)
         disposition = "below_threshold" if below else "needs_in_person"
         outcome = str(positive).lower() if known else ""
-        cells = (
-            f"{number:04}",
-            arrived.isoformat(),
-            certificate_id,
-            disposition,
-            "0.5",
-            str(drawn).lower(),
-            outcome,
-        )
+        moment, by_chance = arrived.isoformat(), str(drawn).lower()
+        cells = (f"{number:04}", moment, certificate_id, disposition, "0.5", by_chance, outcome)
         rows.append(",".join(cells))
     path.write_text("\n".join([",".join(follow_up.COLUMNS), *rows]) + "\n", encoding="utf-8")
 
