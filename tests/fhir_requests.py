@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -45,3 +46,9 @@ def outcome(response: httpx.Response, status: int, code: str) -> str:
 def observation(field: str, **value: Any) -> dict[str, Any]:
     coding = {"system": "urn:lesion-triage:history", "code": field}
     return {"resourceType": "Observation", "status": "final", "code": {"coding": [coding]}, **value}
+
+
+def years_ago(years: int) -> str:
+    """A birth date: so many years ago, and a month, so that no midnight changes the age."""
+    day = datetime.now(UTC).date() - timedelta(days=31)
+    return day.replace(year=day.year - years, day=min(day.day, 28)).isoformat()

@@ -83,7 +83,7 @@ def as_hook(*pictures: bytes, **history: Any) -> dict[str, Any]:
             "selections": ["ServiceRequest/order-1"],
             "draftOrders": bundle(resources[0]),
         },
-        "prefetch": {"photographs": bundle(*resources[1:]), "history": None},
+        "prefetch": {"photographs": bundle(*resources[1:]), "history": None, "patient": None},
     }
 
 

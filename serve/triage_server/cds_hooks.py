@@ -6,6 +6,7 @@ Photographs come in the prefetch. No FHIR server is called, and an access token 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID, uuid4
 
@@ -43,6 +44,8 @@ _PREFETCH = {
     "photographs": "Media?patient={{context.patientId}}&status=completed&type=image",
     "history": "QuestionnaireResponse?patient={{context.patientId}}&questionnaire=urn:lesion-triage:history"
     f"&_sort=-authored&_count={_MAX_SEARCH_RESULTS['history']}",
+    # No name and no address need come along.
+    "patient": "Patient?_id={{context.patientId}}&_elements=birthDate,gender",
 }
 
 
@@ -143,7 +146,8 @@ def _parse_case(cds_request: CdsRequest) -> FhirCase:
     if not any(one.resource_type in ("Media", "DocumentReference") for one in found):
         raise RequestError("prefetch_missing")
     patient = f"Patient/{cds_request.context.patientId.removeprefix('Patient/')}"
-    return parse_case_resources(found, SelectedOrder(orders[0], patient, cds_request.fhirServer))
+    selected = SelectedOrder(orders[0], patient, cds_request.fhirServer)
+    return parse_case_resources(found, datetime.now(UTC).date(), selected)
 
 
 def _is_other_order(one: SentResource, selected: str) -> bool:

@@ -44,7 +44,7 @@ async def _receive(request: Request, slot: CaseSlot) -> CaseParser:
     languages = service_of(request).scorer.languages
 
     def parse_case() -> ParsedCase:
-        sent = parse_case_resources(parse_resources(json_body.parse(body)))
+        sent = parse_case_resources(parse_resources(json_body.parse(body)), datetime.now(UTC).date())
 
         def render(answer: Answer) -> bytes:
             disposition = languages.catalogue(answer.language).dispositions[answer.disposition]
@@ -103,7 +103,8 @@ SCHEMAS = {
         "title": "FhirCase",
         "description": "A Bundle or Parameters of FHIR R4: at most one ServiceRequest, 1 to 16 photographs "
         "as Media or DocumentReference with Attachment.data, and what is known of the lesion as Observations "
-        f"with a code of {HISTORY_SYSTEM} or as a QuestionnaireResponse whose linkIds are such codes.",
+        f"with a code of {HISTORY_SYSTEM} or as a QuestionnaireResponse whose linkIds are such codes. "
+        "Age and sex may also come as birthDate and gender of the Patient who is the subject.",
         **_RESOURCE,
         "properties": {"resourceType": {"enum": ["Bundle", "Parameters"]}},
     },

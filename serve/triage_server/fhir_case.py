@@ -1,7 +1,7 @@
 """A case from resources of FHIR R4: an order, its photographs, and what is known of the lesion.
 
-Imports the intake, the wire and the resources. Nothing of a Patient is read. Unknown resource types are
-refused, and so is whatever would change the meaning of a known one: leaving it out silently would mislead
+Imports the intake, the wire and the resources. Of a Patient only age and sex are read. Unknown resource types
+are refused, and so is whatever would change the meaning of a known one: leaving it out silently would mislead
 the reader of the answer.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from triage_server import json_body
 from triage_server.fhir_history import history_from_resources
+from triage_server.fhir_patient import complete_history
 from triage_server.fhir_resources import (
     ReferenceResolver,
     Resource,
@@ -22,7 +24,7 @@ from triage_server.fhir_resources import (
     list_member,
     refuse_modifiers,
 )
-from triage_server.fhir_subject import check_same_person
+from triage_server.fhir_subject import check_same_person, referenced_patients
 from triage_server.intake import SentCase, check_photograph_count
 from triage_server.problems import RequestError
 from triage_server.wire import PICTURE_TYPES
@@ -38,7 +40,8 @@ IGNORED_TYPES = frozenset(
         "OperationOutcome",
     }
 )
-"""Accepted and not read, except for what identifies them as targets of references."""
+"""Accepted and not read, except for what identifies them as targets of references, and for a subject's age
+and sex."""
 
 _MAX_RESOURCES = 256
 """Of all documents of a request together: photographs are compared with each other."""
@@ -88,11 +91,14 @@ class FhirCase:
     """References to the photographs, in the order of the case; None: cannot be referred to."""
 
 
-def parse_case_resources(found: Sequence[SentResource], selected: SelectedOrder | None = None) -> FhirCase:
+def parse_case_resources(
+    found: Sequence[SentResource], today: date, selected: SelectedOrder | None = None
+) -> FhirCase:
     """The one case that these resources make up.
 
     Args:
         found: all resources sent.
+        today: the day, in UTC, on which the request is answered.
         selected: the ServiceRequest that is meant; None: the only one.
 
     Raises:
@@ -116,7 +122,10 @@ def parse_case_resources(found: Sequence[SentResource], selected: SelectedOrder 
     history_resources = [one for one in read if one.resource_type in _HISTORY_TYPES]
     history = history_from_resources([one.resource for one in history_resources])
     with_subject = [*([order] if order else []), *photographs, *history_resources]
-    check_same_person(with_subject, resolver, selected.patient if selected else None)
+    selected_patient = selected.patient if selected else None
+    check_same_person(with_subject, resolver, selected_patient)
+    patients = referenced_patients(with_subject, resolver, selected_patient)
+    history = complete_history(history, patients, today)
     subject, patient = _subject(with_subject, resolver)
     return FhirCase(
         SentCase(images, history),

@@ -1,4 +1,4 @@
-"""Checks that resources of FHIR R4 concern one person. Imports the resources.
+"""Checks that resources of FHIR R4 concern one person, and finds their Patient. Imports the resources.
 
 Photographs of two people would make one case that is nobody's. So the subjects are compared, and whatever
 cannot be shown to be the same person counts as another.
@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from triage_server.fhir_resources import ReferenceResolver, SentResource, as_object, invalid_document
+from triage_server.fhir_resources import (
+    ReferenceResolver,
+    Resource,
+    SentResource,
+    as_object,
+    invalid_document,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,22 @@ def check_same_person(
         raise invalid_document(
             "subject: the resources concern several people, or nothing shows that they concern one"
         )
+
+
+def referenced_patients(
+    resources: Sequence[SentResource], resolver: ReferenceResolver, patient: str | None = None
+) -> list[Resource]:
+    """The Patients that were sent and that the subjects refer to, in any version; arguments as above.
+
+    One that only an identifier or nothing refers to is not among them.
+    """
+    found = [] if patient is None else resolver.resolve(patient)
+    for one in resources:
+        reference = (one.resource.get("subject") or {}).get("reference")
+        if reference is not None:
+            found += resolver.resolve(reference.partition("/_history/")[0], one)
+    patients = [one.resource for one in found if one.resource_type == "Patient"]
+    return list({id(one): one for one in patients}.values())
 
 
 def _person(subject: object, referrer: SentResource, resolver: ReferenceResolver) -> _Person:

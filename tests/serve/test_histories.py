@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny_bundle
-from fhir_requests import observation
+from fhir_requests import observation, years_ago
 from lesion_triage.bundle.history import ISIC_TERMS, History
 from lesion_triage.bundle.red_flags import GROUP_FIELDS, NUMBER_FIELDS, YES_NO_FIELDS
 from lesion_triage.bundle.schema import Answer
@@ -75,9 +75,17 @@ def values(field: str, value: Any) -> st.SearchStrategy[dict[str, Any]]:
     return st.sampled_from([{"valueDecimal": value}, {"valueQuantity": {"value": value, **unit}}, *whole])
 
 
+def patient_member(field: str, value: Any) -> dict[str, Any]:
+    """How a Patient says it; empty if it cannot."""
+    if field == "sex" and value in ISIC_TERMS["sex"]:
+        return {"gender": value}
+    return {"birthDate": years_ago(int(value))} if field == "age_years" and value == int(value) else {}
+
+
 @st.composite
 def resources(draw: st.DrawFn, said: Said) -> list[dict[str, Any]]:
-    """The history as Observations and as questionnaires, each answer in one or both."""
+    """The history as Observations and as questionnaires, each answer in one or both; or as the Patient's."""
+    patient: dict[str, Any] = {}
     observations: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     for field, value in said.items():
@@ -87,6 +95,9 @@ def resources(draw: st.DrawFn, said: Said) -> list[dict[str, Any]]:
                 observations.append(observation(field, dataAbsentReason=_UNKNOWN))
             elif silent == "a question":
                 items.append({"linkId": field})
+            continue
+        if (of_patient := patient_member(field, value)) and draw(st.booleans()):
+            patient |= of_patient
             continue
         places = draw(st.sampled_from(["observation", "item", "both"]))
         if places != "item":
@@ -103,7 +114,8 @@ def resources(draw: st.DrawFn, said: Said) -> list[dict[str, Any]]:
         items[0]["answer"][0]["item"] = items[1:]
         items = items[:1]
     asked = {"resourceType": "QuestionnaireResponse", "status": "completed", "item": items}
-    return [*observations, *([asked] if items else [])]
+    person = {"resourceType": "Patient", "id": "p1", **patient}
+    return [*observations, *([asked] if items else []), *([person] if patient else [])]
 
 
 def ask_all(app: FastAPI, requests: dict[str, dict[str, Any]]) -> dict[str, httpx.Response]:

@@ -20,13 +20,13 @@ from histories import flag
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer
-from sent_cases import JSON, WAYS, as_json, dicom, in_base64, media, order
+from sent_cases import JSON, WAYS, as_json, dicom, in_base64, media, order, told
 from triage_server.api_keys import new_key
 from triage_server.audit_chain import files_of, verify
 
 Ask = Callable[..., httpx.Response]
 MakeApp = Callable[..., Any]
-NAME, PLACE = "Mustermann", "Hintertupfing"
+NAME, PLACE, BORN = "Mustermann", "Hintertupfing", "1931-07-23"
 EVERY_WAY = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
 
@@ -333,7 +333,10 @@ def test_nothing_of_a_person_is_written_or_answered(launch: Callable[..., Any], 
         "id": "p1",
         "name": [{"family": NAME}],
         "address": [{"city": PLACE}],
+        "gender": "female",
+        "birthDate": BORN,
     }
+    born_never = {**patient, "birthDate": f"{BORN}T"}
     tagged = draw() + NAME.encode()
     secret = {"fhirServer": f"https://{NAME}.example", "fhirAuthorization": {"access_token": NAME}}
     named = media(tagged, "m0", note=[{"text": NAME}])
@@ -354,6 +357,12 @@ def test_nothing_of_a_person_is_written_or_answered(launch: Callable[..., Any], 
     pixels = {"Content-Type": "application/dicom"}
     bodies: list[tuple[str, Any, int]] = [
         ("/fhir/$triage", fhir, 200),
+        ("/fhir/$triage", {**fhir, "entry": [{"resource": one} for one in (born_never, sent, named)]}, 422),
+        (
+            "/fhir/$triage",
+            {**fhir, "entry": [*fhir["entry"], {"resource": told(age_years=9)}]},
+            422,
+        ),
         ("/fhir/$triage", {**fhir, "entry": [*fhir["entry"], {"resource": {"resourceType": NAME}}]}, 422),
         ("/fhir/$triage", {"resourceType": NAME}, 422),
         ("/cds-services/lesion-triage", hook, 200),
@@ -390,6 +399,6 @@ def test_nothing_of_a_person_is_written_or_answered(launch: Callable[..., Any], 
         assert server.stop() == 0
         written = [file.read_text(errors="replace") for file in files_of(log)]
         written += [server.text(), *(answer.text + str(answer.headers) for answer in answers)]
-    spellings = [NAME, PLACE, base64.b64encode(NAME.encode()).decode()[:12]]
+    spellings = [NAME, PLACE, BORN, BORN.replace("-", ""), base64.b64encode(NAME.encode()).decode()[:12]]
     for text in written:
         assert [word for word in spellings if word.lower() in text.lower()] == []
