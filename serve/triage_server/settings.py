@@ -102,6 +102,8 @@ class Settings(BaseModel):
     """Database of the page's reading queue: an SQLite file, or postgresql://... None: there is no page."""
     reading_queue_keep_days: int = Field(default=90, ge=1, le=3650)
     """A case that was read is deleted this many days after its last reading or outcome."""
+    reading_queue_follow_up_share: FiniteFloat = Field(default=0.0, ge=0, le=1)
+    """Each case that arrives on the page is drawn for follow-up with this probability. 0: none is."""
     webhooks: str | None = None
     """Callbacks by name: path of a JSON file, or the JSON itself; see docs/operating.md."""
     webhook_outbox: Path | None = None

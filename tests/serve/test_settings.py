@@ -36,7 +36,16 @@ def test_variables_of_others_are_left_alone():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"TRIAGE_PORT": "seventy"}, {"TRIAGE_PORT": "70000"}, {"TRIAGE_THREADS": "0"}, {"TRIAGE_QUEUE": ""}],
+    [
+        {"TRIAGE_PORT": "seventy"},
+        {"TRIAGE_PORT": "70000"},
+        {"TRIAGE_THREADS": "0"},
+        {"TRIAGE_QUEUE": ""},
+        *(
+            {"TRIAGE_READING_QUEUE_FOLLOW_UP_SHARE": share}
+            for share in ("-0.01", "1.01", "nan", "10%", "0,1")
+        ),
+    ],
 )
 def test_value_out_of_range_is_refused_by_name(wrong: dict[str, str]):
     with pytest.raises(ConfigError, match=next(iter(wrong))):

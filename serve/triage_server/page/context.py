@@ -103,7 +103,9 @@ class Page:
         settings = self._service.settings
         assert settings.reading_queue is not None
         self.queue = ReadingQueue(
-            open_database(settings.reading_queue.get_secret_value()), settings.reading_queue_keep_days
+            open_database(settings.reading_queue.get_secret_value()),
+            settings.reading_queue_keep_days,
+            follow_up_share=settings.reading_queue_follow_up_share,
         )
         self._database_threads = DatabaseThreads()
         self._single_submit = SingleSubmit()

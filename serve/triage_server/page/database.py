@@ -28,7 +28,9 @@ from sqlalchemy import (
     Text,
     create_engine,
     event,
+    false,
     make_url,
+    text,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -103,6 +105,10 @@ class CaseRow(Base):
     deadline_hours: Mapped[float | None] = mapped_column(Float)
     history: Mapped[str] = mapped_column(Text)
     """JSON of ``bundle.history``: numbers, yes or no, and names from closed lists."""
+    follow_up_share: Mapped[float] = mapped_column(Float, server_default=text("0"))
+    """Probability with which the case could be drawn: the setting when it arrived."""
+    drawn: Mapped[bool] = mapped_column(server_default=false())
+    """Whether it was drawn for follow-up. Nobody may be told before the case has been read."""
 
     answers: Mapped[list[AnswerRow]] = relationship(cascade="all, delete-orphan", passive_deletes=True)
     photographs: Mapped[list[PhotographRow]] = relationship(

@@ -1,9 +1,9 @@
-"""Outcomes as files: for `lesion-triage recertify` and `tally`, and for whoever audits the readings.
+"""Outcomes as files: for `lesion-triage recertify`, `tally` and `watch`, and for whoever audits the readings.
 
-Imports the store and the bundle's history. The ZIP is streamed in groups of cases, so that neither memory nor
-the number of queries grows with each case. No transaction stays open while a group is sent: a browser that
-stalls must not hold a connection, nor keep deleted cases in the database's journal. The tables come last, so
-that they describe what was actually sent.
+Imports the store, the README and the bundle's history. The ZIP is streamed in groups of cases, so that
+neither memory nor the number of queries grows with each case. No transaction stays open while a group is
+sent: a browser that stalls must not hold a connection, nor keep deleted cases in the database's journal. The
+tables come last, so that they describe what was actually sent.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from lesion_triage.bundle.guidance import QUESTIONS
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.schema import Disposition
+from triage_server.page import export_readme
 from triage_server.page.records import QueuedCase
 from triage_server.page.store import ReadingQueue
 
@@ -49,6 +50,17 @@ READING_COLUMNS = (
     "reason",
 )
 OUTCOME_COLUMNS = ("case", "outcome_at", "outcome_by", "key", "needs_in_person", "confirmed_by", "counts")
+FOLLOW_UP_COLUMNS = (
+    "case",
+    "patient_id",
+    "arrived_at",
+    "certificate_id",
+    "disposition",
+    "follow_up_share",
+    "drawn",
+    "needs_in_person",
+)
+"""Those of `lesion-triage watch`."""
 _EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 _BOOLEAN_TEXT = {True: "true", False: "false", None: ""}
 _FORMULA = re.compile('(^|[;\t\r\n])(?=[\\s"]*[=+@\\-\uff1d\uff0b\uff0d\uff20])|^(?=[\t\r\n])')
@@ -57,49 +69,6 @@ that it splits cells at. In some spreadsheets full-width signs start one."""
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 _GROUP_CASES = 200
 _GROUP_BYTES = 16 * 2**20
-
-_README = """\
-Outcomes of a reading queue of lesion-triage
-
-cases.csv      one row for each photograph of each case whose outcome is known, with its history;
-               the photographs are in photographs/. Unpack this folder, then for example
-
-                   lesion-triage tally BUNDLE --cases cases.csv --site NAME --out tally.json
-                   lesion-triage recertify BUNDLE --cases cases.csv --site NAME --out NEW_BUNDLE
-
-               with the bundle that answered these cases, or any other.
-readings.csv   every reading of every case that was read, with or without a known outcome.
-outcomes.csv   every outcome that was recorded; needs_in_person is empty where "unknown" was recorded. The
-               last confirmed outcome of a case counts, and is the one in cases.csv.
-
-Read before you certify:
-
-  - A case whose outcome is not known is not in cases.csv. If outcomes are known only of people who came
-    in person, the cases that the system missed are not among them, and the certificate promises nothing.
-{counts}
-  - patient_id is filled in only where two or more of these cases were recorded as one person's; of the
-    others the person is not known. {counted}
-  - recertify and tally write each look at these cases into ledger.jsonl beside cases.csv. If you certified
-    on an earlier export, copy its ledger.jsonl here first; otherwise a second look passes for the first, and
-    the certificate states more confidence than there is.
-  - The photographs are those that were scored, without EXIF data, locations or file names. They show
-    patients.
-{contradictory}{untold}"""
-_COUNTED = {
-    True: """Some are, so recertify and tally count patients: a case without patient_id counts
-    as a patient of its own, and the certificate says how many do.""",
-    False: """None is, so recertify and tally count lesions, and the certificate says that it
-    treats several lesions of one patient as independent.""",
-}
-"""By whether any person has several cases in the table."""
-_CONTRADICTORY = """\
-  - For these cases something else was recorded after an outcome had been confirmed. The last confirmed one is
-    in cases.csv, and an "unknown" recorded after it does not remove it; look at outcomes.csv:
-"""
-_UNREADABLE_HISTORY = """\
-  - The history of these cases was written by another version of the program and cannot be read by this one;
-    their outcomes are known, but they are not in cases.csv:
-"""
 
 
 class _Sink(io.RawIOBase):
@@ -173,6 +142,7 @@ class _Tables:
 
     def __init__(self) -> None:
         self._cases: list[tuple[str, list[dict[str, object]]]] = []
+        self._follow_up: list[tuple[str, list[dict[str, object]]]] = []
         self._readings: list[dict[str, object]] = []
         self._read: Counter[str] = Counter(dict.fromkeys(Disposition, 0))
         self._known: Counter[str] = Counter()
@@ -185,6 +155,7 @@ class _Tables:
         self._read[case.disposition] += 1
         self._readings += _reading_rows(case)
         self._outcomes += _outcome_rows(case)
+        self._follow_up.append((case.person, [_follow_up_row(case)]))
         if _needs_in_person(case) is None:
             return
         self._known[case.disposition] += 1
@@ -197,34 +168,34 @@ class _Tables:
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Names and contents."""
-        cases_per_person = Counter(person for person, _ in self._cases)
-        rows = (
-            row | {"patient_id": person if cases_per_person[person] > 1 else ""}
-            for person, case_rows in self._cases
-            for row in case_rows
-        )
-        yield "cases.csv", _csv_text(COLUMNS, rows)
+        cases, follow_up = _rows_with_persons(self._cases), _rows_with_persons(self._follow_up)
+        drawn = {row["case"]: row["needs_in_person"] != "" for row in follow_up if row["drawn"] == "true"}
+        yield "cases.csv", _csv_text(COLUMNS, cases)
+        if drawn:
+            yield "drawn.csv", _csv_text(COLUMNS, [row for row in cases if row["lesion_id"] in drawn])
+        yield "follow-up.csv", _csv_text(FOLLOW_UP_COLUMNS, follow_up)
         yield "readings.csv", _csv_text(READING_COLUMNS, self._readings)
         yield "outcomes.csv", _csv_text(OUTCOME_COLUMNS, self._outcomes)
         yield (
             "README.txt",
-            _README.format(
-                counts=self._count_lines(),
-                contradictory=_case_list(_CONTRADICTORY, self._contradictory),
-                counted=_COUNTED[any(count > 1 for count in cases_per_person.values())],
-                untold=_case_list(_UNREADABLE_HISTORY, self._unreadable_history),
+            export_readme.text(
+                known_and_read={said: (self._known[said], read) for said, read in self._read.items()},
+                known_and_drawn=(sum(drawn.values()), len(drawn)),
+                counts_patients=any(row["patient_id"] for row in cases),
+                contradictory=self._contradictory,
+                unreadable_history=self._unreadable_history,
             ),
         )
 
-    def _count_lines(self) -> str:
-        return "\n".join(
-            f"    {disposition}: {self._known[disposition]} of {read} read cases have a known outcome."
-            for disposition, read in self._read.items()
-        )
 
-
-def _case_list(sentence: str, numbers: Sequence[str]) -> str:
-    return "".join([sentence, *(f"    {number}\n" for number in numbers)]) if numbers else ""
+def _rows_with_persons(cases: Sequence[tuple[str, list[dict[str, object]]]]) -> list[dict[str, object]]:
+    """The rows of all cases of a table; ``patient_id`` only where several of its cases are one person's."""
+    cases_per_person = Counter(person for person, _ in cases)
+    return [
+        row | {"patient_id": person if cases_per_person[person] > 1 else ""}
+        for person, rows in cases
+        for row in rows
+    ]
 
 
 def _needs_in_person(case: QueuedCase) -> bool | None:
@@ -261,6 +232,19 @@ def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]
     }
     for position in range(len(case.photographs)):
         yield {"image": _photograph_path(case, position), **row}
+
+
+def _follow_up_row(case: QueuedCase) -> dict[str, object]:
+    answer = case.answer(case.first_language)
+    return {
+        "case": case.number,
+        "arrived_at": case.urgency.arrived_at.isoformat(timespec="seconds"),
+        "certificate_id": answer.certificate_id if answer else "",
+        "disposition": case.disposition,
+        "follow_up_share": case.follow_up_share,
+        "drawn": _BOOLEAN_TEXT[case.drawn],
+        "needs_in_person": _BOOLEAN_TEXT[_needs_in_person(case)],
+    }
 
 
 def _reading_rows(case: QueuedCase) -> Iterator[dict[str, object]]:

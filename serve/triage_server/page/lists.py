@@ -170,6 +170,7 @@ def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:
             decisions > 1,
             None if outcome is None else outcome_of(outcome),
             bool(contradictory),
+            case.drawn,
         )
         for case, reading, decisions, outcome, contradictory in session.execute(wanted)
     ]
@@ -188,6 +189,20 @@ def known_outcomes(session: Session) -> Mapping[str, tuple[int, int]]:
     )
     found = {disposition: (known, count) for disposition, known, count in session.execute(wanted)}
     return {disposition.value: (0, 0) for disposition in Disposition} | dict(sorted(found.items()))
+
+
+def drawn_outcomes(session: Session) -> tuple[int, int]:
+    """Of the read cases that were drawn for follow-up: those with a known outcome, and all."""
+    effective = _effective_outcomes().subquery()
+    wanted = (
+        select(func.count(OutcomeRow.needs_in_person), func.count())
+        .select_from(CaseRow)
+        .outerjoin(effective, effective.c.case_id == CaseRow.id)
+        .outerjoin(OutcomeRow, OutcomeRow.id == effective.c.id)
+        .where(is_read(), CaseRow.drawn)
+    )
+    known, count = session.execute(wanted).one()
+    return known, count
 
 
 def is_read() -> ColumnElement[bool]:

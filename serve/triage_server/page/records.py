@@ -54,6 +54,10 @@ class Outcome:
     confirmed_by: ConfirmedBy
 
 
+def _is_known(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.needs_in_person is not None
+
+
 def parse_answers(documents: Mapping[str, str]) -> Mapping[str, Answer] | None:
     """Stored answers by language; None if there are none, or if this version cannot read one of them.
 
@@ -111,6 +115,13 @@ class ReadCase:
     """The one that counts; None: none was recorded."""
     is_contradictory: bool
     """As ``QueuedCase.contradictory``."""
+    drawn: bool
+    """Whether it was drawn for follow-up."""
+
+    @property
+    def outcome_is_wanted(self) -> bool:
+        """Whether it was drawn and its outcome is not known yet."""
+        return self.drawn and not _is_known(self.outcome)
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,10 @@ class QueuedCase(WaitingCase):
     """Oldest first; the last one counts."""
     outcomes: tuple[Outcome, ...]
     """Oldest first."""
+    follow_up_share: float
+    """Probability with which it could be drawn for follow-up."""
+    drawn: bool
+    """Whether it was. Nobody may be told before the case has been read."""
 
     @cached_property
     def history(self) -> History | None:
@@ -151,6 +166,11 @@ class QueuedCase(WaitingCase):
         confirmed = [one for one in self.outcomes if one.needs_in_person is not None]
         outcomes = confirmed or self.outcomes
         return outcomes[-1] if outcomes else None
+
+    @property
+    def outcome_is_wanted(self) -> bool:
+        """Whether it was read and drawn, and its outcome is not known yet."""
+        return self.is_read and self.drawn and not _is_known(self.outcome)
 
     @property
     def is_disputed(self) -> bool:

@@ -247,9 +247,13 @@ async def read(request: Request) -> Response:
     """The read cases."""
     page = page_of(request)
     list_page = await page.run_in_thread(lambda: page.queue.read_cases(_page_number(request)))
-    counts = await page.run_in_thread(page.queue.known_outcomes)
     return page.render(
-        request, "read.html", list_page=list_page, counts=counts, done=await _confirmed_action(request)
+        request,
+        "read.html",
+        list_page=list_page,
+        counts=await page.run_in_thread(page.queue.known_outcomes),
+        drawn_counts=await page.run_in_thread(page.queue.drawn_outcomes),
+        done=await _confirmed_action(request),
     )
 
 

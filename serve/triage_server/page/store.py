@@ -42,6 +42,8 @@ from triage_server.page.records import (
 )
 from triage_server.problems import RequestError
 
+_RANDOM = secrets.SystemRandom()
+"""Of the operating system: whoever knows earlier draws cannot foretell the next."""
 _NUMBER_ALPHABET = "23456789BCDFGHJKMNPQRSTVWXYZ"
 """Letters of case numbers: none that is mistaken for another, and no vowel, so that none spells a word."""
 CASE_NUMBER = re.compile(f"[{_NUMBER_ALPHABET}]{{4}}-[{_NUMBER_ALPHABET}]{{4}}")
@@ -64,9 +66,14 @@ class ReadingQueue:
     """The reading queue in its database."""
 
     def __init__(
-        self, engine: Engine, keep_days: int, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        engine: Engine,
+        keep_days: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        follow_up_share: float = 0.0,
     ) -> None:
         self._engine, self._keep_for, self.now = engine, timedelta(days=keep_days), clock
+        self._follow_up_share = follow_up_share
         self._readability = lists.ReadabilityCache()
 
     def draw_number(self) -> str:
@@ -83,7 +90,7 @@ class ReadingQueue:
         caller: str,
         same_person_as: str | None = None,
     ) -> None:
-        """Put a case into the queue.
+        """Put a case into the queue, and draw for follow-up, whatever the case is and how it was answered.
 
         Args:
             number: drawn for it.
@@ -114,6 +121,8 @@ class ReadingQueue:
                 priority_band=first.priority_band,
                 deadline_hours=first.deadline_hours,
                 history=history_to_text(history),
+                follow_up_share=self._follow_up_share,
+                drawn=_RANDOM.random() < self._follow_up_share,
                 answers=[AnswerRow(language=one.language, document=one.model_dump_json()) for one in answers],
                 photographs=[
                     PhotographRow(position=position, media_type=media_type(data), data=data)
@@ -141,6 +150,11 @@ class ReadingQueue:
         """By disposition: read cases with a known outcome, and all read cases."""
         with self._session() as session:
             return lists.known_outcomes(session)
+
+    def drawn_outcomes(self) -> tuple[int, int]:
+        """Of the read cases that were drawn for follow-up: those with a known outcome, and all."""
+        with self._session() as session:
+            return lists.drawn_outcomes(session)
 
     def read_cases_with_sizes(self) -> list[tuple[str, int]]:
         """All read cases in order of arrival: number, and bytes of the photographs."""
@@ -410,5 +424,7 @@ def _case_from_row(row: CaseRow) -> QueuedCase:
         photographs=tuple(one.media_type for one in row.photographs),
         readings=tuple(lists.reading_of(one) for one in row.readings),
         outcomes=tuple(lists.outcome_of(one) for one in row.outcomes),
+        follow_up_share=row.follow_up_share,
+        drawn=row.drawn,
     )
     return case if case.answers is not None else replace(case, urgency=replace(case.urgency, readable=False))

@@ -155,6 +155,12 @@ def send(browser: webdriver.Chrome, url: str, photographs: list[Path]) -> None:
     wait_for_path(browser, "/ui")
 
 
+def drawing_all(folder: Path) -> dict[str, str]:
+    """Settings of a queue in this folder that draws every case for follow-up."""
+    queue = str(folder / "queue.sqlite")
+    return {"TRIAGE_READING_QUEUE": queue, "TRIAGE_READING_QUEUE_FOLLOW_UP_SHARE": "1"}
+
+
 def test_case_goes_its_way_by_the_keyboard_alone(
     chromium: webdriver.Chrome,
     start: Callable[..., Any],
@@ -162,8 +168,8 @@ def test_case_goes_its_way_by_the_keyboard_alone(
     photographs: dict[str, Path],
     tmp_path: Path,
 ) -> None:
-    queue = str(tmp_path / "queue.sqlite")
-    with start(flagged_bundle, tmp_path, TRIAGE_READING_QUEUE=queue, TRIAGE_LANGUAGE="en") as server:
+    settings = drawing_all(tmp_path) | {"TRIAGE_LANGUAGE": "en"}
+    with start(flagged_bundle, tmp_path, **settings) as server:
         sign_in(chromium, server.url)
         screenshot(chromium, "queue-empty")
         send_cases_by_http(server.url, [photographs["below"], photographs["black"]])
@@ -220,10 +226,13 @@ def record_outcome(chromium: webdriver.Chrome, number: str) -> None:
     tab_to(chromium, "Read cases")
     press(chromium, Keys.ENTER)
     wait_for_path(chromium, "/ui/read")
+    assert "Drawn at random for follow-up" in chromium.find_element(By.CSS_SELECTOR, "tbody").text
+    screenshot(chromium, "read-drawn")
     tab_to(chromium, "Record outcome")
     press(chromium, Keys.ENTER)
     wait_for_path(chromium, f"/ui/cases/{number}#reading-title")
     assert "<b>bold</b>" in chromium.find_element(By.TAG_NAME, "blockquote").text
+    assert "Drawn at random for follow-up" in chromium.find_element(By.CSS_SELECTOR, ".act .warn").text
     screenshot(chromium, "case-read")
     tab_to(chromium, "outcome-true")
     press(chromium, Keys.SPACE)
@@ -231,6 +240,7 @@ def record_outcome(chromium: webdriver.Chrome, number: str) -> None:
     tab_to(chromium, "Record the outcome")
     press(chromium, Keys.ENTER)
     wait_for_path(chromium, "/ui/read")
+    assert "Drawn at random for follow-up" not in chromium.find_element(By.CSS_SELECTOR, "tbody").text
     screenshot(chromium, "read")
 
 
@@ -600,7 +610,7 @@ def test_reader_with_a_long_name_makes_no_page_wider_than_a_phone(
     chromium: webdriver.Chrome,
     photographs: dict[str, Path],
 ) -> None:
-    with start(tiny_bundle, tmp_path, TRIAGE_READING_QUEUE=str(tmp_path / "queue.sqlite")) as server:
+    with start(tiny_bundle, tmp_path, **drawing_all(tmp_path)) as server:
         sign_in(chromium, server.url, "annemarie.vonundzumustermann@universitaetsklinikum.example.org"[:60])
         send_cases_by_http(server.url, [photographs["below"]])
         chromium.get(f"{server.url}/ui")

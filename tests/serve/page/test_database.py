@@ -19,15 +19,23 @@ from threading import Barrier, Event
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect, text
+from sqlalchemy import MetaData, create_engine, inspect, select, text
 
 import tiny_bundle
 from lesion_triage.bundle.history import History
 from lesion_triage.errors import ConfigError
 from triage_server.cli import main
-from triage_server.page.database import POSTGRESQL, Base, _parse_url, migrate_at, open_database
+from triage_server.page.database import (
+    POSTGRESQL,
+    Base,
+    _alembic_config,
+    _parse_url,
+    migrate_at,
+    open_database,
+)
 from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.records import Actor
 from triage_server.page.store import ReadingQueue
@@ -337,8 +345,8 @@ def test_only_what_was_read_grows_too_old(queue: ReadingQueue, answers: Any) -> 
 
 
 def test_migrations_make_the_tables_that_the_program_describes(database_address: str) -> None:
-    assert migrate_at(database_address) == (None, "0001")
-    assert migrate_at(database_address) == ("0001", "0001")
+    assert migrate_at(database_address) == (None, "0002")
+    assert migrate_at(database_address) == ("0002", "0002")
     engine = open_database(database_address)
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
@@ -355,7 +363,7 @@ def test_migration_that_fails_leaves_the_database_as_it_was(database_address: st
     with engine.begin() as connection:
         connection.execute(text("DROP TABLE outcomes"))
     engine.dispose()
-    assert migrate_at(database_address) == (None, "0001")
+    assert migrate_at(database_address) == (None, "0002")
 
 
 def test_tables_of_a_newer_version_are_refused_with_the_advice_to_install_it_and_left_as_they_are(
@@ -366,7 +374,7 @@ def test_tables_of_a_newer_version_are_refused_with_the_advice_to_install_it_and
     with engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     engine.dispose()
-    told = r"version 9999, newer than this program.*up to 0001; nothing was changed\. Install the version"
+    told = r"version 9999, newer than this program.*up to 0002; nothing was changed\. Install the version"
     for use in (open_database, migrate_at):
         with pytest.raises(ConfigError, match=told) as refused:
             use(database_address)
@@ -381,8 +389,82 @@ def test_tables_of_a_newer_version_are_refused_with_the_advice_to_install_it_and
 
 
 def test_new_postgresql_database_waits_for_the_command(postgresql: str) -> None:
-    with pytest.raises(ConfigError, match=r"version none, expected 0001.*triage-server queue migrate"):
+    with pytest.raises(ConfigError, match=r"version none, expected 0002.*triage-server queue migrate"):
         open_database(postgresql)
+
+
+def make_tables_of(revision: str, address: str) -> None:
+    """As the program did whose newest tables these were."""
+    engine = create_engine(_parse_url(address))
+    with engine.begin() as connection:
+        config = _alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    engine.dispose()
+
+
+def contents(address: str) -> dict[str, list[dict[str, Any]]]:
+    """All rows of all tables but the version's, by column."""
+    engine, tables = create_engine(_parse_url(address)), MetaData()
+    tables.reflect(engine)
+    with engine.connect() as connection:
+        found = {
+            table.name: [dict(row) for row in connection.execute(select(table)).mappings()]
+            for table in tables.sorted_tables
+            if table.name != "alembic_version"
+        }
+    engine.dispose()
+    return found
+
+
+def insert_case(address: str, number: str, answers: Any) -> None:
+    """A case that was read, as a server with the first tables writes it."""
+    engine, tables, at = create_engine(_parse_url(address)), MetaData(), datetime(2026, 1, 2, tzinfo=UTC)
+    tables.reflect(engine)
+    who = {"caller": READER.caller, "reader": READER.reader, "at": at}
+    said = {"language": "de", "disposition": "needs_in_person", "priority_band": 1, "deadline_hours": 48.5}
+    case = {"number": number, "person": number, "arrived_at": at, "caller": READER.caller, **said}
+    with engine.begin() as connection:
+
+        def insert(table: str, **row: Any) -> Any:
+            return connection.execute(tables.tables[table].insert().values(**row))
+
+        (key,) = insert("cases", **case, history='{"bleeding":true}').inserted_primary_key
+        for answer in answers:
+            insert("answers", case_id=key, language=answer.language, document=answer.model_dump_json())
+        insert("photographs", case_id=key, position=0, media_type="image/png", data=PICTURES[0])
+        insert("readings", case_id=key, decision="agree", reason="Größe 🔍", **who)
+        insert("outcomes", case_id=key, needs_in_person=True, confirmed_by="consensus", **who)
+    engine.dispose()
+
+
+def test_migration_keeps_the_cases_of_the_first_tables_and_calls_none_of_them_drawn(
+    database_address: str, answers: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_tables_of("0001", database_address)
+    for number in ("2222-2222", "3333-3333"):
+        insert_case(database_address, number, answers)
+    before = contents(database_address)
+    with pytest.raises(ConfigError, match=r"version 0001, expected 0002.*triage-server queue migrate"):
+        open_database(database_address)
+    assert contents(database_address) == before
+    monkeypatch.setenv("TRIAGE_READING_QUEUE", database_address)
+    assert main(["queue", "migrate"]) == 0
+    assert capsys.readouterr().out == "the tables are of version 0002 (found 0001)\n"
+    not_drawn = {"follow_up_share": 0.0, "drawn": False}
+    assert contents(database_address) == before | {"cases": [row | not_drawn for row in before["cases"]]}
+    # As by a server of the earlier version that still runs.
+    insert_case(database_address, "4444-4444", answers)
+    queue = ReadingQueue(open_database(database_address), keep_days=30, follow_up_share=1.0)
+    numbers = ("2222-2222", "3333-3333", "4444-4444", add(queue, answers))
+    found = [queue.find(number) for number in numbers]
+    assert [(case.follow_up_share, case.drawn) for case in found] == [*[(0.0, False)] * 3, (1.0, True)]
+    assert [len(case.readings) for case in found] == [1, 1, 1, 0]
+    assert found[0].answers == found[3].answers == {one.language: one for one in answers}
+    assert found[0].outcome is not None
+    assert queue.photograph("2222-2222", 0) == ("image/png", PICTURES[0])
+    assert queue.drawn_outcomes() == (0, 0)
+    queue.close()
 
 
 def test_new_sqlite_file_is_made_for_its_owner_alone_and_brought_up_to_date(
@@ -397,7 +479,7 @@ def test_new_sqlite_file_is_made_for_its_owner_alone_and_brought_up_to_date(
     assert found == ["wal", 1, 1]
     assert {file.stat().st_mode & 0o777 for file in tmp_path.glob("queue.sqlite*")} == {0o600}
     assert main(["queue", "migrate", "--database", str(path)]) == 0
-    assert capsys.readouterr().out == "the tables are of version 0001\n"
+    assert capsys.readouterr().out == "the tables are of version 0002\n"
 
 
 @pytest.mark.parametrize(

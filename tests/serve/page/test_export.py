@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sqlite3
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.certificate import certified_threshold
 from lesion_triage.cli import main
 from lesion_triage.clinic import cases as clinic_cases
+from lesion_triage.clinic import follow_up
 from lesion_triage.data.sources import folder
 from triage_server.page import export
 
@@ -140,6 +143,47 @@ def test_certificate_says_of_patients_what_was_said_on_the_page_and_the_readme_f
     assert ("so recertify and tally count lesions" in readme) is not same_person
     assert "copy its ledger.jsonl here first" in readme
     assert (into / "ledger.jsonl").is_file()
+
+
+def test_drawn_cases_certify_a_bundle_and_all_cases_are_then_a_second_look(
+    app_factory: Any, browse: Any, flagged_bundle: Path, tmp_path: Path, capsys: Any
+) -> None:
+    with app_factory(tmp_path, flagged_bundle) as open_page:
+        browser = browse(open_page(reading_queue_follow_up_share=1.0))
+        into, scores = process_cases(browser, tmp_path / "all")
+        not_drawn = [list(scores)[position] for position in (3, 5, 15)]  # two positive ones and another
+        with closing(sqlite3.connect(tmp_path / "queue.sqlite")) as connection, connection:
+            marks = ", ".join("?" * len(not_drawn))
+            share = f"UPDATE cases SET drawn = 0, follow_up_share = 0.5 WHERE number IN ({marks})"
+            connection.execute(share, not_drawn)
+        assert (into / "drawn.csv").read_bytes() == (into / "cases.csv").read_bytes()
+        into = download_export(browser, tmp_path / "some")
+    kept = [row for row in rows_of(into / "cases.csv") if row["lesion_id"] not in not_drawn]
+    assert rows_of(into / "drawn.csv") == kept
+    assert len(kept) == 15
+
+    def recertify(table: str) -> int:
+        line = ["--cases", str(into / table), "--site", "Clinic A", "--target", "0.8", "--confidence", "0.9"]
+        return main(["recertify", str(flagged_bundle), *line, "--out", str(tmp_path / table)])
+
+    assert recertify("drawn.csv") == 0, capsys.readouterr().err
+    assert open_bundle(tmp_path / "drawn.csv").certificate.positives == 11  # two of the 12 are one person's
+    assert recertify("cases.csv") == 2
+    assert "on these cases or on some of them" in capsys.readouterr().err
+
+
+def test_follow_up_table_is_what_watch_reads(
+    exported: tuple[Path, dict[str, float | None]], flagged_bundle: Path, capsys: Any
+) -> None:
+    into, scores = exported
+    table = into / "follow-up.csv"
+    read = follow_up.read_cases([table])
+    found = {case.case: case.needs_in_person for case in read}
+    assert [found.pop(case) for case in scores] == [True] * 14 + [False] * 4
+    assert list(found.values()) == [None]
+    assert follow_up.count(read).missed.size == 13  # two of the 14 are one person's
+    assert main(["watch", str(flagged_bundle), "--cases", str(table)]) == 0, capsys.readouterr().err
+    assert "counted: 13 positive case(s), 0 of them missed" in capsys.readouterr().out
 
 
 def test_tables_hold_what_their_readers_know_and_no_formula(
