@@ -31,6 +31,7 @@ def unbroken(found):
         in_the_pool=tuple(one for one in found.in_the_pool if one.passed),
         in_clusters=tuple(one for one in found.in_clusters if one.passed),
         jointly=tuple(one for one in found.jointly if one.passed),
+        in_use=tuple(one for one in found.in_use if one.passed),
     )
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from lesion_triage.bundle.certificate import ALL_UNITS
-from lesion_triage.calibrate.certificate import certified_threshold
-from lesion_triage.proof import clusters, joint, pool_draws
+from lesion_triage.calibrate.certificate import certified_threshold, sensitivity_verdict
+from lesion_triage.calibrate.sequential import log_evidence_below, lower_bound
+from lesion_triage.proof import clusters, in_use, joint, pool_draws
 from lesion_triage.proof.pool_draws import draw, photographs_as_cases, pool_trials
 from lesion_triage.proof.trial import Trial, plug_in_threshold
 
@@ -127,6 +128,43 @@ def test_a_threshold_per_group_serves_only_certified_groups(pool):
         sizes = mask[drawn].sum(axis=1)
         assert np.isnan(found.served[key][sizes < 59]).all(), "59 is the fewest that certify 0.95 at 95 %"
     assert np.isnan(found.served[ALL_UNITS, ALL_UNITS]).all()
+
+
+def test_looking_after_every_case_misleads_no_more_often_than_promised_and_usual_practice_does(pool):
+    trials = list(in_use.in_use_trials(pool, DRAWS, seed=1))
+    assert len(trials) == 32
+    assert all(one.passed for one in trials)
+    assert all(
+        one.share > 0 for one in named(trials, "called failing by the evidence") if one.positives == 300
+    )
+
+
+def test_a_miss_that_nobody_looked_for_changes_no_verdict():
+    rng = np.random.default_rng(1)
+    missed, followed_up = rng.random((40, 120)) < 0.2, rng.random((40, 120)) < 0.5
+    alarmed = in_use.ever_alarmed(missed, followed_up, 0.95)
+    assert 0 < alarmed.sum() < 40
+    for clinic, said in enumerate(alarmed):
+        counted = ~missed[clinic] | followed_up[clinic]
+        evidence = log_evidence_below(0.95, missed[clinic][counted], np.full(counted.sum(), in_use.SHARE))
+        assert said == (evidence.max() >= np.log(20))
+
+
+def test_verdicts_by_counts_are_those_of_the_tests_they_stand_for():
+    rng = np.random.default_rng(2)
+    missed, followed_up = rng.random((25, 150)) < 0.04, rng.random((25, 150)) < 0.5
+    failed = in_use.ever_failed(missed, 0.95)
+    held = in_use.ever_said_to_hold(missed, followed_up, 0.9)
+    assert 0 < failed.sum() < 25
+    assert 0 < held.sum() < 25
+    for clinic in range(25):
+        looks = range(1, 151)
+        verdicts = [sensitivity_verdict(n, int(missed[clinic, :n].sum()), 0.95, 0.95) for n in looks]
+        assert failed[clinic] == ("fails" in verdicts)
+        counted = ~missed[clinic] | followed_up[clinic]
+        seen = missed[clinic][counted]
+        bounds = [lower_bound(0.95, seen[:n], np.full(n, in_use.SHARE)) for n in range(1, seen.size + 1)]
+        assert held[clinic] == (max(bounds) >= 0.9)
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from lesion_triage.console import echo
-from lesion_triage.proof import clusters, exactness, joint, mapie_comparison, pool_draws, splits, whole_policy
+from lesion_triage.proof import (
+    clusters,
+    exactness,
+    in_use,
+    joint,
+    mapie_comparison,
+    pool_draws,
+    splits,
+    whole_policy,
+)
 from lesion_triage.proof.exactness import Step
 from lesion_triage.proof.pool import Pool
 from lesion_triage.proof.splits import Splits
 from lesion_triage.proof.trial import Trial
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,7 @@ class Findings:
     in_clusters: tuple[Trial, ...]
     jointly: tuple[Trial, ...]
     whole_policy: tuple[Trial, ...]
+    in_use: tuple[Trial, ...]
     over_splits: tuple[Splits, ...]
     steps: tuple[Step, ...]
     comparisons: tuple[exactness.Comparison, ...]
@@ -40,7 +50,7 @@ class Findings:
     @property
     def trials(self) -> tuple[Trial, ...]:
         """All rows that were simulated."""
-        return self.in_the_pool + self.in_clusters + self.jointly + self.whole_policy
+        return self.in_the_pool + self.in_clusters + self.jointly + self.whole_policy + self.in_use
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -50,7 +60,7 @@ class Findings:
     def document(self) -> dict[str, object]:
         """All numbers, for a JSON file."""
         found = asdict(self)
-        for name in ("in_the_pool", "in_clusters", "jointly", "whole_policy"):
+        for name in ("in_the_pool", "in_clusters", "jointly", "whole_policy", "in_use"):
             found[name] = [
                 {**asdict(one), "share": one.share, "limit": one.limit, "passed": one.passed}
                 for one in getattr(self, name)
@@ -115,6 +125,8 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
     jointly = tuple(joint.joint_trials(pool, draws, seed))
     echo("  the whole policy: gates, red flags and score")
     whole = tuple(whole_policy.whole_policy_trials(pool, draws, seed))
+    echo("  a threshold in use, looked at after each case")
+    used = tuple(in_use.in_use_trials(pool, draws, seed))
     echo("  published table, scipy, MAPIE")
     return Findings(
         scores_sha256=pool.sha256,
@@ -127,6 +139,7 @@ def prove(pool: Pool, draws: int, seed: int, with_peer: bool = True) -> Findings
         in_clusters=in_clusters,
         jointly=jointly,
         whole_policy=whole,
+        in_use=used,
         over_splits=over_splits,
         steps=tuple(exactness.steps()),
         comparisons=tuple(exactness.comparisons()),

@@ -104,6 +104,10 @@ def _lines(found: Findings) -> Iterator[str]:
         "The whole policy: gates, red flags and score, with refusals and answers drawn at random",
         _violations(found.whole_policy),
     )
+    yield from _section(
+        "In use: wrong verdicts on a threshold that just keeps, or just breaks, the promise",
+        _violations(found.in_use),
+    )
     yield from _section("Real splits", _splits(found.over_splits))
     yield from _section("The published table", _steps(found))
     yield from _section("Independent implementations", _comparisons(found))

@@ -132,7 +132,7 @@ def _coverage_cells(document: Mapping[str, Any]) -> Iterator[tuple[str, Value]]:
     for name in ("draws", "positives", "negatives"):
         yield name, document[name]
     yield "broken", len(document["broken"])
-    for part in ("in_the_pool", "in_clusters", "jointly", "whole_policy"):
+    for part in ("in_the_pool", "in_clusters", "jointly", "whole_policy", "in_use"):
         for row in document[part]:
             prefix = f"{part}.{row['what']}, {row['positives']} positives, {row['misses_allowed']} misses"
             prefix = f"{prefix}, target {row['target']}, confidence {row['confidence']}"
