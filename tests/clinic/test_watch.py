@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import tiny_bundle
 from lesion_triage import cli
@@ -155,6 +159,47 @@ def test_what_is_missing_and_what_became_known_by_chance_is_said(capsys, bundle,
     assert "outcome known of 1 of 2 referred or not scored, and of 1 of 2 drawn among 4 below" in said
     assert "2 outcome(s) are missing" in said
     assert "1 missed positive case(s) that became known without having been drawn" in said
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [[REFERRED] * 40 + [FOUND_BY_DRAWING] * 10, [HARMLESS], [REFERRED]],
+    ids=["failing", "nothing counted", "one case"],
+)
+def test_figure_is_a_picture_of_its_stated_size_with_something_on_it(capsys, bundle, table, tmp_path, cases):
+    path = tmp_path / "watch.png"
+    watch(capsys, bundle, table(cases), "--figure", path)
+    with Image.open(io.BytesIO(path.read_bytes())) as picture:
+        assert picture.size == (1350, 975)
+        assert len(picture.convert("RGB").getcolors(1 << 24)) > 100
+
+
+@pytest.mark.parametrize("option", ["--json", "--figure"])
+def test_file_that_cannot_be_written_is_said_before_anything_is_read(capsys, bundle, tmp_path, option):
+    status, said, error = watch(capsys, bundle, tmp_path / "no.csv", option, tmp_path / "none" / "file")
+    assert (status, said) == (2, "")
+    assert f"{option} " in error
+    assert "cannot be written" in error
+
+
+def test_needs_no_training_library_and_no_matplotlib(bundle, table):
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'timm', 'sklearn', 'scipy', 'matplotlib'): sys.modules[name] = None\n"
+        "from lesion_triage import cli\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    words = ["watch", str(bundle.folder), "--cases", str(table([REFERRED]))]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    refused = subprocess.run(
+        [sys.executable, "-c", code, *words, "--figure", "watch.png"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "matplotlib is not installed" in refused.stderr
 
 
 def test_cases_from_a_day_on_are_left_out(capsys, bundle, table):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,9 @@ from lesion_triage.calibrate.sequential import estimate, log_evidence_below, low
 from lesion_triage.calibrate.wording import format_percent
 from lesion_triage.clinic.arguments import require_place, save
 from lesion_triage.clinic.follow_up import Counted, FollowedCase, count, parse_day, read_cases
+from lesion_triage.clinic.watch_figure import draw
 from lesion_triage.console import echo
-from lesion_triage.errors import CalibrationError
+from lesion_triage.errors import CalibrationError, ConfigError
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Watch:
     failed_at: datetime | None
     """Arrival of the case with which the evidence became enough; None: it never did."""
     verdict: Verdict
+    counted: Counted
+    """What the figure draws."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DAY",
         help="only cases that arrived before this day (UTC); outcomes of later ones are not in yet",
     )
+    parser.add_argument("--figure", type=Path, metavar="PNG", help="draw it over time; needs matplotlib")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers")
 
 
@@ -102,15 +107,23 @@ def main(arguments: argparse.Namespace) -> int:
         BundleError: the bundle is incomplete or altered.
         DataError: a table cannot be used.
         CalibrationError: none of its cases was answered under this certificate.
-        ConfigError: a file cannot be written.
+        ConfigError: matplotlib is missing, or a file cannot be written.
     """
-    if arguments.json is not None:
-        require_place("--json", arguments.json)
+    if arguments.figure is not None and find_spec("matplotlib") is None:
+        raise ConfigError(
+            f"--figure {arguments.figure}: matplotlib is not installed; pip install matplotlib, or omit "
+            "--figure."
+        )
+    for option in ("json", "figure"):
+        if (path := getattr(arguments, option)) is not None:
+            require_place(f"--{option}", path)
     found = watch(open_bundle(arguments.bundle).certificate, read_cases(arguments.cases), arguments.until)
     for line in _lines(found):
         echo(f"  {line}")
     if arguments.json is not None:
         save("--json", arguments.json, canonical_json(_document(found)).encode())
+    if arguments.figure is not None:
+        save("--figure", arguments.figure, draw(found))
     return 1 if found.verdict == "fails" else 0
 
 
@@ -165,6 +178,7 @@ def watch(certificate: Certificate, cases: Sequence[FollowedCase], until: dateti
         greatest_log_evidence=float(evidence.max(initial=0.0)),
         failed_at=_arrival(counted, enough),
         verdict=verdict,
+        counted=counted,
     )
 
 
@@ -253,7 +267,9 @@ def _document(found: Watch) -> dict[str, object]:
             ("failed_at", found.failed_at),
         )
     }
-    return asdict(found) | times
+    numbers = asdict(found) | times
+    del numbers["counted"]
+    return numbers
 
 
 def _day(text: str) -> datetime:
