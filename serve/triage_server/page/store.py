@@ -92,6 +92,9 @@ class ReadingQueue:
     ) -> None:
         """Put a case into the queue, and draw for follow-up, whatever the case is and how it was answered.
 
+        A person is drawn as a whole: a later case is drawn if the earlier one was, or a certificate that counts
+        patients would see some of their misses only.
+
         Args:
             number: drawn for it.
             answers: the same answer in several languages, the sender's first.
@@ -105,12 +108,15 @@ class ReadingQueue:
         """
         first = answers[0]
         with self._session() as session:
-            person = secrets.token_hex(8)
+            person, share = secrets.token_hex(8), self._follow_up_share
+            drawn = _RANDOM.random() < share
             if same_person_as is not None:
-                earlier = session.scalar(select(CaseRow.person).where(_has_number(same_person_as)))
+                earlier = session.scalar(select(CaseRow).where(_has_number(same_person_as)))
                 if earlier is None:
                     raise RequestError("earlier_case_not_found")
-                person = earlier
+                person = earlier.person
+                if earlier.follow_up_share > 0:
+                    share, drawn = earlier.follow_up_share, earlier.drawn
             row = CaseRow(
                 number=number,
                 person=person,
@@ -121,8 +127,8 @@ class ReadingQueue:
                 priority_band=first.priority_band,
                 deadline_hours=first.deadline_hours,
                 history=history_to_text(history),
-                follow_up_share=self._follow_up_share,
-                drawn=_RANDOM.random() < self._follow_up_share,
+                follow_up_share=share,
+                drawn=drawn,
                 answers=[AnswerRow(language=one.language, document=one.model_dump_json()) for one in answers],
                 photographs=[
                     PhotographRow(position=position, media_type=media_type(data), data=data)

@@ -51,9 +51,9 @@ def opened(address: str, share: float) -> Iterator[ReadingQueue]:
         queue.close()
 
 
-def add(queue: ReadingQueue, answers: Any, history: History | None = None) -> str:
+def add(queue: ReadingQueue, answers: Any, history: History | None = None, earlier: str | None = None) -> str:
     number = queue.draw_number()
-    queue.add(number, answers, [REFERRED], history or History(), READER.caller)
+    queue.add(number, answers, [REFERRED], history or History(), READER.caller, earlier)
     return number
 
 
@@ -101,6 +101,24 @@ def test_all_are_drawn_at_1_and_none_at_0_and_each_case_keeps_its_own_share(
         for number, share in found.items():
             case = queue.find(number)
             assert (case.follow_up_share, case.drawn) == (share, share == 1.0)
+
+
+def test_a_person_is_drawn_as_a_whole(tmp_path: Path, answers: Any) -> None:
+    address = str(tmp_path / "queue.sqlite")
+    with opened(address, 0.0) as queue:
+        undrawn_before = add(queue, answers)
+    with opened(address, 0.5) as queue:
+        firsts = [add(queue, answers) for _ in range(60)]
+    with opened(address, 0.9) as queue:
+        for first in firsts:
+            cases = [queue.find(number) for number in (first, add(queue, answers, earlier=first))]
+            assert [case.follow_up_share for case in cases] == [0.5, 0.5]
+            assert cases[0].drawn == cases[1].drawn
+            assert cases[0].person == cases[1].person
+        assert {queue.find(first).drawn for first in firsts} == {True, False}
+    with opened(address, 1.0) as queue:  # nobody was drawn then, so there is nothing to go on with
+        later = queue.find(add(queue, answers, earlier=undrawn_before))
+        assert (later.follow_up_share, later.drawn) == (1.0, True)
 
 
 def test_setting_reaches_the_cases_and_is_off_by_default(open_page: Callable[..., Any], browse: Any) -> None:
