@@ -48,8 +48,8 @@ drawn.csv      the rows of cases.csv of the cases that were drawn at random for 
 
                    lesion-triage recertify BUNDLE --cases drawn.csv --site NAME --out NEW_BUNDLE
 
-               Its patient_id is that of cases.csv. A person is drawn as a whole: all cases that were said to be
-               of one person, or none.
+               Its patient_id is that of cases.csv. A person is drawn as a whole: of cases that were said to
+               be one person's all are, or none.
 """
 _COUNTED = {
     True: """Some are, so recertify and tally count patients: a case without patient_id counts
