@@ -92,8 +92,8 @@ class ReadingQueue:
     ) -> None:
         """Put a case into the queue, and draw for follow-up, whatever the case is and how it was answered.
 
-        A person is drawn as a whole: a later case is drawn if the earlier one was. Otherwise a certificate that
-        counts patients would see only some of their misses.
+        A person is drawn as a whole: a later case is drawn if the earlier one was. Otherwise a certificate
+        that counts patients would see only some of their misses.
 
         Args:
             number: drawn for it.
