@@ -142,7 +142,7 @@ class _Tables:
 
     def __init__(self) -> None:
         self._cases: list[tuple[str, list[dict[str, object]]]] = []
-        self._follow_up: list[tuple[str, list[dict[str, object]]]] = []
+        self._follow_up: list[dict[str, object]] = []
         self._readings: list[dict[str, object]] = []
         self._read: Counter[str] = Counter(dict.fromkeys(Disposition, 0))
         self._known: Counter[str] = Counter()
@@ -155,7 +155,7 @@ class _Tables:
         self._read[case.disposition] += 1
         self._readings += _reading_rows(case)
         self._outcomes += _outcome_rows(case)
-        self._follow_up.append((case.person, [_follow_up_row(case)]))
+        self._follow_up.append(_follow_up_row(case))
         if _needs_in_person(case) is None:
             return
         self._known[case.disposition] += 1
@@ -168,12 +168,14 @@ class _Tables:
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Names and contents."""
-        cases, follow_up = _rows_with_persons(self._cases), _rows_with_persons(self._follow_up)
-        drawn = {row["case"]: row["needs_in_person"] != "" for row in follow_up if row["drawn"] == "true"}
+        cases = _rows_with_persons(self._cases)
+        drawn = {
+            row["case"]: row["needs_in_person"] != "" for row in self._follow_up if row["drawn"] == "true"
+        }
         yield "cases.csv", _csv_text(COLUMNS, cases)
         if drawn:
             yield "drawn.csv", _csv_text(COLUMNS, [row for row in cases if row["lesion_id"] in drawn])
-        yield "follow-up.csv", _csv_text(FOLLOW_UP_COLUMNS, follow_up)
+        yield "follow-up.csv", _csv_text(FOLLOW_UP_COLUMNS, self._follow_up)
         yield "readings.csv", _csv_text(READING_COLUMNS, self._readings)
         yield "outcomes.csv", _csv_text(OUTCOME_COLUMNS, self._outcomes)
         yield (
@@ -235,9 +237,11 @@ def _case_rows(case: QueuedCase, history: History) -> Iterator[dict[str, object]
 
 
 def _follow_up_row(case: QueuedCase) -> dict[str, object]:
+    """Always with the person: `watch` reads several exports, and the earlier case may be in another."""
     answer = case.answer(case.first_language)
     return {
         "case": case.number,
+        "patient_id": case.person,
         "arrived_at": case.urgency.arrived_at.isoformat(timespec="seconds"),
         "certificate_id": answer.certificate_id if answer else "",
         "disposition": case.disposition,

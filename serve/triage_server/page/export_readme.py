@@ -19,7 +19,8 @@ cases.csv      one row for each photograph of each case whose outcome is known, 
                with the bundle that answered these cases, or any other.
 {drawn_table}\
 follow-up.csv  one row for each case that was read: how it was answered, with what probability it was drawn
-               for follow-up, whether it was drawn, and its outcome, empty where not known. For
+               for follow-up, whether it was drawn, and its outcome, empty where not known. patient_id is the
+               same in all exports, and drawn at random. For
 
                    lesion-triage watch BUNDLE --cases follow-up.csv
 
@@ -33,8 +34,8 @@ Read before you certify:
     in person, the cases that the system missed are not among them, and the certificate promises nothing.
 {counts}
   - Cases that nobody has read yet are in none of these tables.
-  - patient_id is filled in only where two or more of these cases were recorded as one person's; of the
-    others the person is not known. {counted}
+  - In cases.csv patient_id is filled in only where two or more of these cases were recorded as one
+    person's; of the others the person is not known. {counted}
   - recertify and tally write each look at these cases into ledger.jsonl beside cases.csv. If you certified
     on an earlier export, copy its ledger.jsonl here first; otherwise a second look passes for the first, and
     the certificate states more confidence than there is.

@@ -327,7 +327,8 @@ def test_follow_up_table_has_a_row_for_each_read_case_and_drawn_table_the_rows_o
             queue.record_reading(number, READER, "agree", "", readings_seen=0)
         for number, needs in ((plain, False), (alone, True), (missed, True), (open_, None)):
             queue.record_outcome(number, READER, needs, "consensus", 0)
-        person = queue.find(plain).person
+        person, another = (queue.find(number).person for number in (plain, alone))
+        assert person != another
         arrived = {number: queue.find(number).urgency.arrived_at for number in (plain, alone, missed, open_)}
         tables = tables_of(queue)
     follow_up = rows_of(tables["follow-up.csv"])
@@ -349,7 +350,7 @@ def test_follow_up_table_has_a_row_for_each_read_case_and_drawn_table_the_rows_o
         )
         for number, patient, certificate, said, share, drawn, needs in (
             (plain, person, named, referred, "0.0", "false", "false"),
-            (alone, "", named, referred, "0.0", "false", "true"),
+            (alone, another, named, referred, "0.0", "false", "true"),
             (missed, person, named, "below_threshold", "1.0", "true", "true"),
             (open_, person, "", referred, "1.0", "true", ""),
         )
