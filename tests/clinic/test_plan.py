@@ -107,6 +107,11 @@ def test_a_share_of_follow_up_adds_how_soon_a_fall_is_noticed(capsys, tmp_path):
     ]
 
 
+def test_a_fall_below_a_low_target_has_a_row_too(capsys):
+    text = printed(capsys, "--target", 0.5, "--positives", 59, "--follow-up", 1)
+    assert [row[:2] for row in section(text, 4)[1:]] == [["1", "0.25"]]
+
+
 def test_own_scores_replace_the_normal_ones(capsys, table):
     text, normal = printed(capsys, *QUICK, "--scores", table), printed(capsys, *QUICK)
     assert "120 positive and 300 negative cases" in text

@@ -91,6 +91,19 @@ def test_of_a_case_in_two_tables_the_later_row_counts(table):
     assert count(read_cases([late, early])).missed.tolist() == [False]
 
 
+def test_cases_of_one_second_stay_in_the_order_of_their_table(table):
+    path = table([HARMLESS, FOUND_BY_DRAWING], patients=["a", "a"])
+    text = path.read_text().replace("2026-01-02", "2026-01-01").replace("case-0000", "case-9999")
+    path.write_text(text)
+    assert count(read_cases([path])).missed.size == 0
+
+
+def test_no_case_is_said_to_be_none(capsys, bundle, table):
+    assert "the tables have no case." in watch(capsys, bundle, table([]))[2]
+    _, _, error = watch(capsys, bundle, table([REFERRED]), "--until", "2026-01-01")
+    assert "no case arrived before 2026-01-01." in error
+
+
 def test_many_misses_fail_the_certificate_and_end_with_1(capsys, bundle, table, tmp_path):
     path = table([REFERRED, *[FOUND_BY_DRAWING] * 12, REFERRED])
     written = tmp_path / "watch.json"

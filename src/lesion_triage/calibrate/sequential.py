@@ -20,6 +20,9 @@ Theorem
     a start that is still to come counting 1. By Ville's inequality such a mean exceeds ``1 / (1 - c)`` at any
     time with probability at most ``1 - c``. Nobody has to say in advance when they will look, or stop.
 
+    The order is that of arrival. Outcomes may come late if the looks wait for them: a look at a part whose
+    referred cases are less often known than the missed ones is no look at this process.
+
     With multiples below 1 and odds of at least ``share_i o`` the same holds, and it can be inverted: the
     largest odds that are not refuted bound those of a miss from above (a confidence sequence).
 

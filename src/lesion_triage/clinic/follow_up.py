@@ -86,7 +86,8 @@ def read_cases(tables: Sequence[Path]) -> list[FollowedCase]:
     cases: dict[str, FollowedCase] = {}
     for table in tables:
         cases.update((case.case, case) for case in _read(table))
-    return sorted(cases.values(), key=lambda one: (one.arrived_at, one.case))
+    # The page writes whole seconds: cases of one second stay in the order of the tables.
+    return sorted(cases.values(), key=lambda one: one.arrived_at)
 
 
 def count(cases: Sequence[FollowedCase]) -> Counted:

@@ -153,12 +153,17 @@ def compute_plan(arguments: argparse.Namespace) -> Plan:
             if arguments.groups > 1
         ),
         delays=tuple(
-            alarm_delay(target, confidence, share, round(1 - times * (1 - target), 6))
+            alarm_delay(target, confidence, share, truth)
             for share in arguments.follow_up
-            for times in _TIMES_THE_MISSES
-            if times * (1 - target) < 1
+            for truth in _falls(target)
         ),
     )
+
+
+def _falls(target: float) -> list[float]:
+    """Sensitivities to which it may have fallen: several times the misses, or half of a low target."""
+    falls = [round(1 - times * (1 - target), 6) for times in _TIMES_THE_MISSES]
+    return [truth for truth in falls if truth > 0] or [target / 2]
 
 
 def _default_counts(target: float, confidence: float) -> list[int]:

@@ -141,6 +141,10 @@ def watch(certificate: Certificate, cases: Sequence[FollowedCase], until: dateti
     wanted = certificate.certificate_id()
     early = [case for case in cases if until is None or case.arrived_at < until]
     own = [case for case in early if case.certificate_id == wanted]
+    if not early:
+        raise CalibrationError(
+            f"no case arrived before {until:%Y-%m-%d}." if until and cases else "the tables have no case."
+        )
     if not own:
         raise CalibrationError(
             f"none of {len(early)} case(s) was answered under the certificate {wanted} of this bundle; give "
