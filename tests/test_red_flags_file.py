@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from forbidden_words import forbidden_words_in
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.red_flags import (
     YES_NO_FIELDS,

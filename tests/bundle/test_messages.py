@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forbidden_words import forbidden_words_in
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue, NotePhrase, available_languages, placeholders
@@ -129,10 +129,28 @@ def test_a_sentence_begins_and_ends_like_one(language: str) -> None:
         ("de", "Sie ist mit Sicherheit harmlos."),
         ("de", "Die Diagnose lautet anders."),
         ("de", "All clear."),
+        ("de", "Ein Plattenepithelkarzinom"),
+        ("de", "Na\u0308vus"),
+        ("de-AT", "Schwarzer Hautkrebs"),
+        ("EN_gb", "Nothing to worry about."),
+        ("fr", "Un mélanome."),
+        ("es", "No es un CÁNCER."),
     ],
 )
 def test_the_list_of_forbidden_words_finds_what_it_is_for(language: str, text: str) -> None:
     assert forbidden_words_in(language, text) != []
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Inevitable; thwarts; a swart spot."),
+        ("de", "Die Brustwarze liegt daneben; nevidljiv."),
+        ("cs", "Normal, clear, safe; neví se, je neviditelný."),
+    ],
+)
+def test_plain_words_are_not_taken_for_forbidden_ones(language: str, text: str) -> None:
+    assert forbidden_words_in(language, text) == []
 
 
 # A site's own files
@@ -216,6 +234,56 @@ def test_a_file_that_is_not_right_is_refused(tmp_path: Path, upper: Any, complai
     with pytest.raises(ConfigError, match=complaint) as refusal:
         Catalogue.load("en", extra)
     assert str(tmp_path / "en.json") in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("language", "upper", "complaint"),
+    [
+        (
+            "en",
+            {"reasons": {"red_flag": {"text": "It may be a Melanoma."}}},
+            "reasons.red_flag.text has 'melanom'",
+        ),
+        (
+            "en",
+            {"dispositions": {"below_threshold": "Not suspicious: you are all clear, no need to come."}},
+            "dispositions.below_threshold has 'clear', dispositions.below_threshold has 'no need'",
+        ),
+        ("en", {"red_flags": {"own": {"label": "scar", "text": "Safe."}}}, "red_flags.own.text has 'safe'"),
+        ("en", {"notice": "This is not a diagnosis of cancer."}, "notice has 'cancer'"),
+        (
+            "de",
+            {"counselling": {"clinician_reads": "Kein Hautkrebs."}},
+            "counselling.clinician_reads has 'krebs'",
+        ),
+        (
+            "de-AT",
+            {"counselling": {"clinician_reads": "Alles unbedenklich."}},
+            "counselling.clinician_reads has 'unbedenklich'",
+        ),
+        (
+            "fr",
+            {"counselling": {"clinician_reads": "Ce n'est pas un cancer."}},
+            "counselling.clinician_reads has 'cancer'",
+        ),
+        ("fr", {"limits": {"no_touch": "Un diagnostic à distance."}}, "limits.no_touch has 'diagnos'"),
+    ],
+)
+def test_a_site_s_text_that_names_a_condition_or_lets_go_is_refused_by_key_and_language(
+    tmp_path: Path, language: str, upper: Any, complaint: str
+) -> None:
+    tree = {**shipped("en"), "language": language} if language not in LANGUAGES else {}
+    for section, texts in upper.items():
+        tree[section] = {**tree.get(section, {}), **texts} if isinstance(texts, dict) else texts
+    with pytest.raises(ConfigError) as refusal:
+        Catalogue.load(language, folder_with(tmp_path, language, tree))
+    assert f"language '{language}'" in str(refusal.value)
+    assert complaint in str(refusal.value)
+
+
+def test_the_notice_of_any_language_may_say_that_there_is_no_diagnosis(tmp_path: Path) -> None:
+    tree = {**shipped("en"), "language": "fr", "notice": "Ceci n'est pas un diagnostic."}
+    assert "diagnostic" in Catalogue.load("fr", folder_with(tmp_path, "fr", tree)).notice
 
 
 @pytest.mark.parametrize("language", ["fr", "", "../en", "en.json", "EN"])

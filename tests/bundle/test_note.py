@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forbidden_words import forbidden_words_in
 from histories import flag, histories
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.guidance import (
     assessment_limits,
     counselling_for,

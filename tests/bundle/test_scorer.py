@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import tiny_bundle as tiny
-from forbidden_words import forbidden_words_in
 from histories import flag
 from lesion_triage.bundle.calibration import calibrated_score
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.graph import Graph
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.interleaving import run_to_completion

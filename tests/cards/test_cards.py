@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from forbidden_words import forbidden_words_in
 from lesion_triage import cli
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.cards import (

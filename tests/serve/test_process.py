@@ -318,6 +318,16 @@ def test_missing_bundle_is_one_sentence(refused: Callable[..., str], tmp_path: P
     assert refused("--bundle", tmp_path / "none").startswith("BundleError: ")
 
 
+def test_a_site_s_text_that_lets_go_is_one_sentence(
+    refused: Callable[..., str], tiny_bundle: Path, tmp_path: Path
+):
+    text = json.dumps({"dispositions": {"below_threshold": "Entwarnung."}})
+    (tmp_path / "de.json").write_text(text, encoding="utf-8")
+    said = refused("--bundle", tiny_bundle, "--port", 0, TRIAGE_CATALOGUES=str(tmp_path))
+    assert said.startswith("ConfigError: ")
+    assert "'de', dispositions.below_threshold has 'entwarnung'" in said
+
+
 def test_host_beyond_loopback_is_one_sentence(refused: Callable[..., str], tiny_bundle: Path):
     assert "without authentication" in refused("--bundle", tiny_bundle, "--host", "0.0.0.0")
 

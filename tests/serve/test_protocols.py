@@ -15,8 +15,8 @@ import pytest
 
 import httpx_60s
 import tiny_bundle
-from forbidden_words import forbidden_words_in
 from histories import flag
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.red_flags import RedFlags
 from lesion_triage.bundle.scorer import Scorer

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import tiny_bundle
-from forbidden_words import forbidden_words_in
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import english_catalogue
 from lesion_triage.bundle.red_flags import RedFlags

@@ -1,6 +1,6 @@
 """The message catalogue: for every stable code a sentence, in every language; one file per language.
 
-Imports pydantic, the document, the schema, the guidance and the exception tree.
+Imports pydantic, the document, the forbidden words, the schema, the guidance and the exception tree.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError
 
 from lesion_triage.bundle.document import Document
+from lesion_triage.bundle.forbidden_words import THE_WORD_OF_THE_NOTICE, forbidden_words_in
 from lesion_triage.bundle.guidance import QUESTIONS, Counselling, Limit, NotAssessed
 from lesion_triage.bundle.schema import Disposition, ReasonCode
 from lesion_triage.errors import ConfigError, hint
@@ -127,7 +128,7 @@ class Catalogue(Document):
 
         Raises:
             ConfigError: no such language; a file that cannot be read; a code without a text or a text
-                without a code; placeholders that differ from those of the English text.
+                without a code; placeholders that differ from those of the English text; a forbidden word.
         """
         known = available_languages(extra)
         if language not in known:
@@ -150,6 +151,7 @@ class Catalogue(Document):
         is_reference = (language, extra) == (REFERENCE_LANGUAGE, None)
         reference = catalogue if is_reference else english_catalogue()
         catalogue._check_placeholders(where, dict(reference.texts()))
+        catalogue._check_words(where)
         return catalogue
 
     def phrase(self, phrase: NotePhrase, **values: object) -> str:
@@ -194,6 +196,19 @@ class Catalogue(Document):
                 raise ConfigError(
                     f"{where}: {address} has the placeholders {sorted(found)}, expected {sorted(expected)}."
                 )
+
+    def _check_words(self, where: str) -> None:
+        found = []
+        for address, text in self.texts():
+            words = set(forbidden_words_in(self.language, text))
+            if address == "notice":
+                words.discard(THE_WORD_OF_THE_NOTICE)
+            found += [f"{address} has '{word}'" for word in sorted(words)]
+        if found:
+            raise ConfigError(
+                f"{where}: in language '{self.language}', {', '.join(found)}; no text names a condition, "
+                "excludes one or promises a discharge, so use other words, see docs/messages.md."
+            )
 
 
 @functools.cache

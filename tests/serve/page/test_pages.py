@@ -24,10 +24,10 @@ from PIL import Image
 
 import httpx_60s
 import tiny_bundle
-from forbidden_words import forbidden_words_in
 from identity_provider import AUDIENCE, ISSUER, Issuer
 from identity_provider import NAME as SUBJECT
 from lesion_triage.bundle.certificate import GroupRow
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.messages import Catalogue
 from lesion_triage.bundle.scorer import Scorer

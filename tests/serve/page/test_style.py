@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 import triage_server
-from forbidden_words import forbidden_words_in
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from triage_server.page.records import Decision
 from triage_server.page.texts import LANGUAGES, Texts
 
