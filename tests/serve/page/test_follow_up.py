@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import text
 
 import tiny_bundle
-from forbidden_words import forbidden_words_in
+from lesion_triage.bundle.forbidden_words import forbidden_words_in
 from lesion_triage.bundle.history import History
 from lesion_triage.bundle.schema import Disposition
 from triage_server.page import export
