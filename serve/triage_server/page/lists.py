@@ -22,11 +22,12 @@ from triage_server.page.records import (
     Actor,
     ConfirmedBy,
     Decision,
+    ListedCase,
+    Newer,
     Outcome,
     QueueDepth,
     ReadCase,
     Reading,
-    WaitingCase,
     parse_answers,
 )
 
@@ -91,6 +92,7 @@ def answer_documents(session: Session, keys: Sequence[int]) -> Mapping[int, Mapp
 class _Entry:
     key: int
     number: str
+    person: str
     language: str
     urgency: Urgency
 
@@ -98,14 +100,14 @@ class _Entry:
 def reading_order(session: Session, now: datetime, readable: ReadabilityCache) -> list[_Entry]:
     """All unread cases, in reading order."""
     columns = (
-        *(CaseRow.id, CaseRow.number, CaseRow.language),
+        *(CaseRow.id, CaseRow.number, CaseRow.person, CaseRow.language),
         *(CaseRow.priority_band, CaseRow.arrived_at, CaseRow.deadline_hours),
     )
     rows = session.execute(select(*columns).where(~is_read())).all()
     known = readable.check(session, {row.id: row.number for row in rows})
     entries = [
-        _Entry(key, number, language, Urgency(band, at, hours, known[number]))
-        for key, number, language, band, at, hours in rows
+        _Entry(key, number, person, language, Urgency(band, at, hours, known[number]))
+        for key, number, person, language, band, at, hours in rows
     ]
     return sorted(entries, key=lambda entry: (entry.urgency.sort_key(now), entry.key))
 
@@ -127,20 +129,30 @@ def queue_depth(session: Session, now: datetime) -> QueueDepth:
 
 def waiting_cases(
     session: Session, now: datetime, readable: ReadabilityCache, page_number: int
-) -> tuple[ListPage[WaitingCase], str]:
+) -> tuple[ListPage[ListedCase], str]:
     """A page of the queue, the last one if there are fewer, and its fingerprint."""
     while True:
         entries = reading_order(session, now, readable)
+        # Keys, not times: a clock may be set back.
+        newest = {entry.person: entry for entry in sorted(entries, key=lambda entry: entry.key)}
         number = _clamp_page(page_number, len(entries))
         shown = entries[(number - 1) * PAGE_SIZE : number * PAGE_SIZE]
         documents = answer_documents(session, [entry.key for entry in shown])
         cases = [
-            WaitingCase(entry.number, entry.urgency, documents[entry.key], entry.language) for entry in shown
+            ListedCase(
+                *(entry.number, entry.urgency, documents[entry.key], entry.language),
+                newer=_newer(entry, newest[entry.person]),
+            )
+            for entry in shown
         ]
         altered = [case.number for case in cases if case.urgency.readable and case.answers is None]
         if not altered:
             return ListPage(cases, number, len(entries)), fingerprint_of(entries, now)
         readable.mark_unreadable(altered)
+
+
+def _newer(entry: _Entry, newest: _Entry) -> Newer | None:
+    return None if newest is entry else Newer(newest.number, newest.urgency)
 
 
 def read_cases(session: Session, page_number: int) -> ListPage[ReadCase]:

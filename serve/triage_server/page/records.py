@@ -80,7 +80,7 @@ class QueueDepth:
 
 @dataclass(frozen=True)
 class WaitingCase:
-    """A case as the queue shows it."""
+    """A case that waits, or has waited: what was answered."""
 
     number: str
     urgency: Urgency
@@ -98,6 +98,22 @@ class WaitingCase:
         """The answer in this language, else in that of the request that sent the case; None: unreadable."""
         answers = self.answers
         return None if answers is None else answers.get(language) or answers.get(self.first_language)
+
+
+@dataclass(frozen=True, slots=True)
+class Newer:
+    """The newest case of a person that waits, as the entry of an older one names it."""
+
+    number: str
+    urgency: Urgency
+
+
+@dataclass(frozen=True)
+class ListedCase(WaitingCase):
+    """A case in the list of those that wait."""
+
+    newer: Newer | None
+    """None: no newer case of the same person waits."""
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,12 @@ async def session(request: Request) -> Response:
 
 @router.get("/new")
 async def new(request: Request) -> Response:
-    """The form for a case."""
-    return _render_form(request, Form())
+    """The form for a case; with ``earlier_case`` in the query, for one of the same person.
+
+    No answer is taken over: each is to be asked again.
+    """
+    earlier = request.query_params.get("earlier_case", "")
+    return _render_form(request, Form({"earlier_case": earlier} if CASE_NUMBER.fullmatch(earlier) else {}))
 
 
 @router.post("/cases")
@@ -347,12 +351,15 @@ async def _render_case(
     status: HTTPStatus = HTTPStatus.UNPROCESSABLE_ENTITY,
 ) -> Response:
     page, context = page_of(request), context_of(request)
-    found = await page.run_in_thread(lambda: page.queue.find(request.path_params["number"]))
+    number = _case_number(request)
+    found, newer, older = await page.run_in_thread(lambda: page.queue.find_with_others(number))
     return page.render(
         request,
         "case.html",
         HTTPStatus.OK if error is None else status,
         case=found,
+        newer=newer,
+        older=older,
         answer=found.answer(context.catalogue.language),
         unreviewed=_has_unreviewed_flags(request, found),
         keep_days=service_of(request).settings.reading_queue_keep_days,

@@ -35,10 +35,10 @@ from triage_server.page.records import (
     Actor,
     ConfirmedBy,
     Decision,
+    ListedCase,
     QueuedCase,
     QueueDepth,
     ReadCase,
-    WaitingCase,
 )
 from triage_server.problems import RequestError
 
@@ -137,7 +137,7 @@ class ReadingQueue:
             )
             session.add(row)
 
-    def waiting_cases(self, page_number: int = 1) -> tuple[ListPage[WaitingCase], str]:
+    def waiting_cases(self, page_number: int = 1) -> tuple[ListPage[ListedCase], str]:
         """A page of the unread cases, in reading order, and ``pulse`` of the whole queue."""
         with self._session() as session:
             return lists.waiting_cases(session, self.now(), self._readability, page_number)
@@ -219,6 +219,23 @@ class ReadingQueue:
         if (case := self.find_or_none(number)) is None:
             raise RequestError("not_found")
         return case
+
+    def find_with_others(self, number: str) -> tuple[QueuedCase, list[QueuedCase], list[QueuedCase]]:
+        """One case, the newer ones of the same person and the older ones, each newest first.
+
+        As many queries as ``find``.
+
+        Raises:
+            RequestError: no case has this number.
+        """
+        person = select(CaseRow.person).where(_has_number(number)).scalar_subquery()
+        wanted = _select_cases().where(CaseRow.person == person).order_by(CaseRow.id.desc())
+        with self._session() as session:
+            cases = [_case_from_row(row) for row in session.scalars(wanted)]
+        position = next((place for place, case in enumerate(cases) if case.number == number), None)
+        if position is None:
+            raise RequestError("not_found")
+        return cases[position], cases[:position], cases[position + 1 :]
 
     def photograph(self, number: str, position: int) -> tuple[str, bytes]:
         """Media type and bytes of one photograph.
