@@ -21,7 +21,6 @@ from fastapi import FastAPI
 
 from lesion_triage import __version__
 from lesion_triage.bundle.files import write_atomically
-from lesion_triage.bundle.store import Bundle
 from lesion_triage.errors import ConfigError, LesionTriageError
 from triage_server import commands
 from triage_server.app import create_app
@@ -150,39 +149,48 @@ def serve(settings: Settings) -> None:
     """
     _remove_ready_file(settings.ready_file)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is a bundle to look at again
-    served = verify_bundle(settings.bundle, settings)
-    bundle, signer = served.bundle, served.signer
-    shadows = [verify_bundle(folder, settings) for folder in settings.shadow_bundles]
     with ExitStack() as closing:
-        audit = None
-        if settings.audit_log is not None:
-            audit = AuditLog(
-                settings.audit_log, settings.audit_rotate_bytes, _opening_event(served, shadows, settings)
-            )
-            closing.callback(audit.close, {"event": "closed"})
-        app = create_app(bundle, served.scorer, settings, audit, [shadow.scorer for shadow in shadows])
-        config = _uvicorn_config(app, settings)
-        listener = closing.enter_context(_listen(settings))
-        url = _url(listener, settings)
-        files = _make_room_for_connections(settings)
-
-        def announce() -> None:
-            for warning in _warnings(bundle, signer, settings, files):
-                log.warning(warning)
-            if audit is not None:
-                log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
-            if settings.ready_file is not None:
-                _write_ready_file(settings.ready_file, url)
-            _print_line(f"triage-server ready at {url} with bundle {bundle.header.name} {bundle.sha256[:16]}")
-
-        log_to_stderr()
-        bundle_swapper = BundleSwapper(app, served, settings, audit, config.ssl)
-        server = DrainingServer(config, announce, bundle_swapper, settings.head_timeout_s)
+        server, listener = _ready_to_run(settings, closing)
         for number in (signal.SIGTERM, signal.SIGINT):
             # After draining, uvicorn raises the signal again for the handler that it found here.
             signal.signal(number, server.handle_exit)
         closing.callback(_remove_ready_file, settings.ready_file)
         server.run(sockets=[listener])
+
+
+def _ready_to_run(settings: Settings, closing: ExitStack) -> tuple[DrainingServer, socket.socket]:
+    """The server and where it listens; raises as ``serve``.
+
+    No variable that lives as long as the server may hold the first bundle: after a swap its network would
+    stay in memory.
+    """
+    served = verify_bundle(settings.bundle, settings)
+    shadows = [verify_bundle(folder, settings) for folder in settings.shadow_bundles]
+    audit = None
+    if settings.audit_log is not None:
+        audit = AuditLog(
+            settings.audit_log, settings.audit_rotate_bytes, _opening_event(served, shadows, settings)
+        )
+        closing.callback(audit.close, {"event": "closed"})
+    app = create_app(served.bundle, served.scorer, settings, audit, [shadow.scorer for shadow in shadows])
+    config = _uvicorn_config(app, settings)
+    listener = closing.enter_context(_listen(settings))
+    url = _url(listener, settings)
+    warnings = list(_warnings(served, settings, _make_room_for_connections(settings)))
+    name = f"{served.bundle.header.name} {served.bundle.sha256[:16]}"
+
+    def announce() -> None:
+        for warning in warnings:
+            log.warning(warning)
+        if audit is not None:
+            log.info("audit", extra={"fields": {"sequence": audit.end.sequence, "hash": audit.end.head}})
+        if settings.ready_file is not None:
+            _write_ready_file(settings.ready_file, url)
+        _print_line(f"triage-server ready at {url} with bundle {name}")
+
+    log_to_stderr()
+    bundle_swapper = BundleSwapper(app, served, settings, audit, config.ssl)
+    return DrainingServer(config, announce, bundle_swapper, settings.head_timeout_s), listener
 
 
 def _opening_event(
@@ -216,10 +224,10 @@ def _make_room_for_connections(settings: Settings) -> int:
     return soft
 
 
-def _warnings(bundle: Bundle, signer: str | None, settings: Settings, files: int) -> Iterator[str]:
-    if bundle.header.synthetic:
+def _warnings(served: VerifiedBundle, settings: Settings, files: int) -> Iterator[str]:
+    if served.bundle.header.synthetic:
         yield "this bundle was made from drawn pictures; it must never be used on people"
-    if signer is None:
+    if served.signer is None:
         yield "the signature of this bundle is not checked (TRIAGE_ALLOW_UNSIGNED)"
     if settings.audit_log is None:
         yield "no audit log (TRIAGE_AUDIT_LOG): what is answered here cannot be proved later"

@@ -21,6 +21,7 @@ from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import HEADER_FILE, Bundle, open_bundle
 from lesion_triage.errors import AuditLogError, LesionTriageError, SignatureError
 from triage_server.audit_log import AuditLog
+from triage_server.freed_memory import release_freed_memory
 from triage_server.service import Service
 from triage_server.settings import Settings
 
@@ -55,6 +56,7 @@ def verify_bundle(folder: Path, settings: Settings) -> VerifiedBundle:
     codes = [flag.code for flag in bundle.policy.red_flags.flags]
     scorer = Scorer(bundle, Languages.for_flags(codes, settings.language, settings.catalogues))
     scorer.self_test()
+    release_freed_memory()
     return VerifiedBundle(bundle, scorer, signer)
 
 
@@ -137,6 +139,7 @@ class BundleSwapper:
             state = await asyncio.to_thread(_state, self._settings.bundle)
             if check_requested or state != self._last_state:
                 self._last_state = await self._try_swap(state)
+                await asyncio.to_thread(release_freed_memory)
 
     async def _try_swap(self, state: _State) -> _State:
         """Try the bundle that is there now. Returns the state not to try again; None: try again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -26,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import (
 import httpx_60s
 import tiny_bundle as tiny
 from lesion_triage.bundle import signing
-from lesion_triage.bundle.store import Bundle
+from lesion_triage.bundle.store import Bundle, seal
 from triage_server.audit_chain import files_of, verify
 from triage_server.cli import main
 
@@ -194,6 +195,32 @@ def test_no_case_is_lost_or_answered_by_a_mixture_while_the_link_is_turned_again
     answers = [line for line in lines_of(tmp_path / "audit") if line["event"] == "answer"]
     assert len(answers) == len(heard)
     assert all(line["threshold"] == threshold[line["bundle_sha256"]] for line in answers)
+
+
+def resident_mb(server: Any) -> float:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024  # type: ignore[index]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says how much memory a process has")
+def test_a_bundle_that_was_replaced_leaves_the_memory(start: Any, tmp_path: Path) -> None:
+    size = 64 << 20
+    varint = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+    graph = tiny.GRAPH + b"\x32" + varint + bytes(size)  # 6: the description of an ONNX model
+    bundles = []
+    for name, threshold in (("a", 0.5), ("b", 0.4)):
+        made = tiny.seal_arguments(threshold=threshold)
+        certificate = tiny.certificate_for(made["policy"], graph)
+        bundles.append(seal(tmp_path / name, **{**made, "graph": graph, "certificate": certificate}))
+    link = tmp_path / "served"
+    link.symlink_to(bundles[0].folder)
+    with start(link, tmp_path) as server:
+        before = resident_mb(server)
+        for bundle in (bundles[1], bundles[0]):
+            point(link, bundle.folder)
+            wait_for(lambda bundle=bundle: served(server) == bundle.sha256)  # type: ignore[misc]
+            wait_for(lambda: resident_mb(server) < before + 32)
+    assert before > 64
 
 
 def test_who_is_trusted_is_read_again_at_a_swap(start: Any, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def seal(
     Raises:
         BundleError: ``folder`` exists, or the parts contradict each other.
     """
-    _check_certificate(str(folder), certificate, policy, graph)
+    _check_certificate(str(folder), certificate, policy, sha256_of(graph))
     _check_selftest(str(folder), selftest, selftest_pictures)
     contents = {
         POLICY_FILE: policy.to_json().encode(),
@@ -181,7 +181,7 @@ def open_bundle(folder: Path) -> Bundle:
         for file, content in contents.items()
         if file.startswith(f"{SELFTEST_FOLDER}/")
     }
-    _check_certificate(str(folder), certificate, policy, contents[GRAPH_FILE])
+    _check_certificate(str(folder), certificate, policy, header.files[GRAPH_FILE].sha256)
     _check_selftest(str(folder), selftest, pictures)
     return Bundle(
         folder=folder,
@@ -200,12 +200,12 @@ def open_bundle(folder: Path) -> Bundle:
     )
 
 
-def _check_certificate(where: str, certificate: Certificate, policy: Policy, graph: bytes) -> None:
+def _check_certificate(where: str, certificate: Certificate, policy: Policy, graph_sha256: str) -> None:
     """Check that the certificate belongs to this policy and this graph."""
     for what, certified, found in (
         ("threshold", certificate.threshold, policy.threshold),
         ("aggregation", certificate.aggregation, policy.aggregation),
-        ("graph", certificate.model_sha256, sha256_of(graph)),
+        ("graph", certificate.model_sha256, graph_sha256),
         ("policy", certificate.policy_sha256, policy.sha256()),
     ):
         if certified != found:
