@@ -63,7 +63,8 @@ class DrainingServer(uvicorn.Server):
                 TlsListener(one, context, self._protocol, self._handshake_timeout_s) for one in sockets or []
             ]
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._bundle_swapper.check_now)
+        # Not the loop's own handler: as it closes, it makes SIGHUP end the process, with the audit log still open.
+        signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._bundle_swapper.check_now))
         self._watching = loop.create_task(self._bundle_swapper.watch())
         try:
             self._announce()
@@ -73,6 +74,7 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop watching for another bundle, then drain."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         self._watching.cancel()
         for tls_listener in self._tls_listeners:
             tls_listener.close()

@@ -461,6 +461,16 @@ def test_hangup_while_a_server_is_still_imported_is_left_alone(words: list[str],
     assert (done.returncode, "usage" in done.stdout) == (status, status == 0), done.stderr
 
 
+def test_hangup_while_a_server_stops_is_left_alone_to_the_last(launch: Callable[..., Any], tmp_path: Path):
+    with launch(TRIAGE_AUDIT_LOG=str(tmp_path / "audit")) as server:
+        server.process.send_signal(signal.SIGTERM)
+        while server.process.poll() is None:
+            server.process.send_signal(signal.SIGHUP)
+        assert server.process.returncode == 0, server.text()
+        assert not server.log.with_name("ready").exists()
+    assert '"event":"closed"' in next((tmp_path / "audit").glob("*.jsonl")).read_text()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_server_that_is_told_to_stop_before_it_serves_ends_as_one_that_has_drained(
     number: signal.Signals, tiny_bundle: Path, tmp_path: Path
