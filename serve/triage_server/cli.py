@@ -63,7 +63,7 @@ class DrainingServer(uvicorn.Server):
                 TlsListener(one, context, self._protocol, self._handshake_timeout_s) for one in sockets or []
             ]
         loop = asyncio.get_running_loop()
-        # Not the loop's own handler: as it closes, it makes SIGHUP end the process, with the audit log still open.
+        # Not the loop's own handler: once it is removed, SIGHUP ends the process, its audit log still open.
         signal.signal(signal.SIGHUP, lambda *_: loop.call_soon_threadsafe(self._bundle_swapper.check_now))
         self._watching = loop.create_task(self._bundle_swapper.watch())
         try:
