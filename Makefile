@@ -110,6 +110,7 @@ torture-service: $(VENV)/.installed ## 100,000 hostile pictures, ten times the l
 bench-peers: $(VENV)/.installed ## beside LitServe, BentoML and mlflow models serve; PEERS=DIR has their environments
 	$(BIN)/python tests/bench_peers.py --prepare --folder $(PEERS)
 	$(BIN)/python tests/bench_peers.py --folder $(PEERS)
+	$(BIN)/python tests/bench_peers.py --folder $(PEERS) --case
 
 proof: $(VENV)/.installed ## the certificate's promise, tested on recorded scores ten thousand times
 	$(BIN)/lesion-triage proof

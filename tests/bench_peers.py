@@ -1,13 +1,14 @@
 """The same graph and photograph behind LitServe, BentoML and ``mlflow models serve``, beside our server.
 
 python tests/bench_peers.py --prepare [--folder DIR]     # their environments, from the package index: minutes
-python tests/bench_peers.py [BUNDLE] [--folder DIR] [--rounds N] [--requests N]
+python tests/bench_peers.py [BUNDLE] [--case] [--folder DIR] [--rounds N] [--requests N]
 
 Processor time of all processes of a server is to be trusted, the clock only as a ratio between things that
 ran by turns. All servers are up from the beginning and get short turns, since a shared machine changes its
 speed by the minute; whose turn it is not, is stopped. Ours has counters, the quality gate and the whole
 answer, and asks for a key and writes an audit log unless it is *open*; *bare* is a loop of decode, resize and
-network, *floor* the same behind sockets; each peer does what the floor does, for anybody.
+network, *floor* the same behind sockets; each peer does what the floor does, for anybody. With ``--case``
+each peer gives the same answer as ours, by the same ``Scorer.score``: gate, decision and texts too.
 """
 
 from __future__ import annotations
@@ -56,12 +57,13 @@ def prepare(folder: Path) -> None:
 
 
 @contextmanager
-def peer(name: str, folder: Path, bundle: Path, work: Path) -> Iterator[Started]:
-    """One of the others, ready, with as many workers as processors."""
+def peer(name: str, folder: Path, bundle: Path, work: Path, does: str) -> Iterator[Started]:
+    """One of the others, ready, with as many workers as processors; ``does`` is "network" or "case"."""
     binaries, port, workers = folder / name / "bin", _free_port(), str(usable_processors())
     environment = os.environ | {
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{APPS}",
+        "BENCH_WORK": does,
         "BENCH_BUNDLE": str(bundle.resolve()),
         "BENCH_PORT": str(port),
         "BENCH_WORKERS": workers,
@@ -153,7 +155,7 @@ def measured(name: str, target: Started, folder: Path, clients: int, requests: i
     return found | {"server": (tree_seconds(target.pid) - before) / requests}
 
 
-def compare(bundle: Path, folder: Path, work: Path, rounds: int, requests: int) -> None:
+def compare(bundle: Path, folder: Path, work: Path, does: str, rounds: int, requests: int) -> None:
     """Print one line for each server and number of clients."""
     threads = usable_processors()
     (work / "picture.jpg").write_bytes(jpeg(600, 450))
@@ -161,7 +163,7 @@ def compare(bundle: Path, folder: Path, work: Path, rounds: int, requests: int) 
         "floor": lambda: floor(bundle, threads),
         "lesion-triage": lambda: server(bundle, guarded=True),
         "the same, open": lambda: server(bundle, guarded=False),
-        **{name: (lambda name=name: peer(name, folder, bundle, work)) for name in PEERS},  # type: ignore[misc]
+        **{name: (lambda name=name: peer(name, folder, bundle, work, does)) for name in PEERS},  # type: ignore[misc]
     }
     rows: dict[tuple[int, str], list[dict[str, float]]] = {}
     memory: dict[str, float] = {}
@@ -183,7 +185,7 @@ def compare(bundle: Path, folder: Path, work: Path, rounds: int, requests: int) 
                     found |= {"over": found["server"] / bare[-1], "ratio": found["p99"] / found["p50"]}
                     rows.setdefault((clients, name), []).append(found)
     print(
-        f"{threads} workers each; {rounds} rounds by turns, {requests} requests; "
+        f"the others do the {does}; {threads} workers each; {rounds} rounds by turns, {requests} requests; "
         f"the bare loop: {1000 * min(bare):.1f} ms"
     )
     print("clients  server          cpu/bare             rate/floor           p99/p50              MB at end")
@@ -260,6 +262,7 @@ def main() -> None:
         "bundle", nargs="?", type=Path, help="of your own; default: the tiny one of the tests"
     )
     parser.add_argument("--prepare", action="store_true", help="make the environments, and end")
+    parser.add_argument("--case", action="store_true", help="the others give the whole answer too")
     parser.add_argument("--folder", type=Path, default=ROOT / ".venv-peers", help="of the environments")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--requests", type=int, default=64, help="in a turn")
@@ -273,9 +276,8 @@ def main() -> None:
         parser.error(f"{', '.join(missing)}: no environment in {folder}; run with --prepare first")
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        compare(
-            said.bundle or tiny_bundle.make(work / "tiny").folder, folder, work, said.rounds, said.requests
-        )
+        bundle = said.bundle or tiny_bundle.make(work / "tiny").folder
+        compare(bundle, folder, work, "case" if said.case else "network", said.rounds, said.requests)
 
 
 if __name__ == "__main__":

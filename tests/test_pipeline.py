@@ -356,6 +356,19 @@ def test_a_table_of_one_class_is_refused_at_the_split(load, tmp_path):
     assert not list((tmp_path / "runs").rglob("splits.json"))
 
 
+def test_one_patient_id_for_everybody_unknown_is_remarked_upon_at_the_split(load, tmp_path, capsys):
+    overrides = own_pictures(tmp_path / "pictures", 60, lambda number: number % 2 == 0)
+    table = tmp_path / "pictures" / "cases.csv"
+    head, *rows = table.read_text().split("\n")
+    patients = ["clinic" if number < 30 else f"P{number}" for number in range(60)]
+    lines = [f"{row},{patient}" for row, patient in zip(rows, patients, strict=True)]
+    table.write_text("\n".join([f"{head},patient_id", *lines]))
+    pipeline.run_verb("split", load(*overrides), tmp_path / "runs")
+    printed = capsys.readouterr().out
+    assert "  30 of 60 cases are in '" in printed
+    assert "most of their pictures have one patient." in printed
+
+
 def test_dropped_pictures_are_counted_on_the_console_and_named_in_a_file(load, tmp_path, capsys):
     overrides = own_pictures(tmp_path / "pictures", 60, lambda number: number % 2 == 0, without=range(4))
     made = pipeline.run_verb("manifest", load(*overrides), tmp_path / "runs")

@@ -330,3 +330,35 @@ def test_official_splits_are_not_looked_at_unless_asked_for() -> None:
     manifest = official("train", "validation", "test")
     blank = tuple(replace(record, official_split="") for record in manifest.records)
     assert split(manifest, DIGEST, Split()) == split(replace(manifest, records=blank), DIGEST, Split())
+
+
+def cases_with(count: int, start: int, **changes: object) -> list[Record]:
+    """Cases of one picture each, which share nothing but what is given."""
+    made = [make_record(start + n, start + n, None, start + n, n % 3 == 0, "a") for n in range(count)]
+    return [replace(record, **changes) for record in made]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shared", "kind"),
+    [({"patient_id": "unknown"}, "patient"), ({"duplicate_group": "0"}, "duplicate group")],
+)
+def test_a_group_that_swallows_a_tenth_of_the_cases_is_found(shared: dict[str, str], kind: str) -> None:
+    records = (*cases_with(40, 0), *cases_with(30, 100, **shared))
+    manifest = Manifest(records=records, source="folder", synthetic=False)
+    dealt = split(manifest, DIGEST, Split())
+    found = splitting.find_oversized_group(manifest, dealt)
+    assert found == splitting.OversizedGroup(30, 70, dealt.assignment["I0100"], kind)
+
+
+@pytest.mark.parametrize(("members", "others"), [(9, 40), (10, 90)])
+def test_a_group_of_usual_size_is_not_remarked_upon(members: int, others: int) -> None:
+    records = (*cases_with(others, 0), *cases_with(members, 100, patient_id="one"))
+    manifest = Manifest(records=records, source="folder", synthetic=False)
+    assert splitting.find_oversized_group(manifest, split(manifest, DIGEST, Split())) is None
+
+
+def test_pictures_without_a_label_are_not_counted_in_a_group() -> None:
+    unlabelled = cases_with(50, 200, patient_id="one", needs_in_person=None)
+    records = (*cases_with(40, 0), *cases_with(9, 100, patient_id="one"), *unlabelled)
+    manifest = Manifest(records=records, source="folder", synthetic=False)
+    assert splitting.find_oversized_group(manifest, split(manifest, DIGEST, Split())) is None

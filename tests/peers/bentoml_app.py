@@ -7,10 +7,7 @@ from typing import Annotated
 
 import bentoml
 from bentoml.validators import ContentType
-
-from lesion_triage.bundle.graph import Graph
-from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.store import open_bundle
+from peer_work import loaded_work
 
 
 @bentoml.service(
@@ -23,10 +20,10 @@ class Scoring:
     """One graph in each worker."""
 
     def __init__(self) -> None:
-        bundle = open_bundle(Path(os.environ["BENCH_BUNDLE"]))
-        self.spec = bundle.header.pixels
-        self.graph = Graph(bundle.graph, self.spec)
+        self.work = loaded_work()
 
     @bentoml.api(route="/score")
-    def score(self, picture: Annotated[Path, ContentType("image/jpeg")], /) -> dict[str, float]:
-        return {"logit": self.graph.run(decode(picture.read_bytes(), self.spec).pixels).logit}
+    def score(
+        self, picture: Annotated[Path, ContentType("image/jpeg")], /
+    ) -> Annotated[str, ContentType("application/json")]:
+        return self.work(picture.read_bytes())

@@ -2,33 +2,27 @@
 # No future annotations: LitServe looks at the types themselves.
 
 import os
-from pathlib import Path
 from typing import Annotated
 
 import litserve
-from fastapi import Body
-
-from lesion_triage.bundle.graph import Graph
-from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.store import open_bundle
+from fastapi import Body, Response
+from peer_work import loaded_work
 
 
 class Scoring(litserve.LitAPI):
     """One graph in each worker."""
 
     def setup(self, device: str) -> None:
-        bundle = open_bundle(Path(os.environ["BENCH_BUNDLE"]))
-        self.spec = bundle.header.pixels
-        self.graph = Graph(bundle.graph, self.spec)
+        self.work = loaded_work()
 
     def decode_request(self, request: Annotated[bytes, Body(media_type="image/jpeg")]) -> bytes:
         return request
 
-    def predict(self, picture: bytes) -> float:
-        return self.graph.run(decode(picture, self.spec).pixels).logit
+    def predict(self, picture: bytes) -> str:
+        return self.work(picture)
 
-    def encode_response(self, output: float) -> dict[str, float]:
-        return {"logit": output}
+    def encode_response(self, output: str) -> Response:
+        return Response(output, media_type="application/json")
 
 
 if __name__ == "__main__":

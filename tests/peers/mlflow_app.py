@@ -4,27 +4,20 @@ python mlflow_app.py FOLDER writes the model.
 """
 
 import base64
-import os
 import sys
-from pathlib import Path
 
 import mlflow
-
-from lesion_triage.bundle.graph import Graph
-from lesion_triage.bundle.pixels import decode
-from lesion_triage.bundle.store import open_bundle
+from peer_work import loaded_work
 
 
 class Scoring(mlflow.pyfunc.PythonModel):
     """One graph in each worker."""
 
     def load_context(self, context: object) -> None:
-        bundle = open_bundle(Path(os.environ["BENCH_BUNDLE"]))
-        self.spec = bundle.header.pixels
-        self.graph = Graph(bundle.graph, self.spec)
+        self.work = loaded_work()
 
-    def predict(self, model_input: list[str]) -> list[float]:
-        return [self.graph.run(decode(base64.b64decode(one), self.spec).pixels).logit for one in model_input]
+    def predict(self, model_input: list[str]) -> list[str]:
+        return [self.work(base64.b64decode(one)) for one in model_input]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ SPLITS = ("train", "validation", "calibration", "test")
 OFFICIAL = ("train", "validation", "test")
 """What a dataset itself may call a picture's split; if a group has several, the last of these wins."""
 FILE = "splits.json"
+_LARGEST_SHARE = 0.1
+_FEWEST_NOTICED_CASES = 10
 
 
 @dataclass(frozen=True)
@@ -201,6 +204,33 @@ def check_disjoint(manifest: Manifest, splits: Splits) -> None:
                     f"one {key[0]} is in '{first}' ({place_of(first_record)}) and in '{assigned}' "
                     f"({place_of(record)}); the splits leak, split again."
                 )
+
+
+@dataclass(frozen=True)
+class OversizedGroup:
+    """A group so large that the split which it is in cannot have the share of cases that was asked for."""
+
+    cases: int
+    of: int
+    """Cases in all splits."""
+    split: str
+    kind: str
+    """What most of its pictures share: patient, lesion, file or duplicate group."""
+
+
+def find_oversized_group(manifest: Manifest, splits: Splits) -> OversizedGroup | None:
+    """The largest group, if it has at least 10 cases and more than a tenth of all; otherwise None."""
+    assigned = [record for record in manifest.records if record.image_id in splits.assignment]
+    total = len({record.case_id for record in assigned})
+    groups = connected_groups(manifest.records)  # a picture without a label may connect two with one
+    members = [[record for record in group if record.image_id in splits.assignment] for group in groups]
+    largest = max(members, key=lambda group: len({record.case_id for record in group}), default=[])
+    cases = len({record.case_id for record in largest})
+    if cases < _FEWEST_NOTICED_CASES or cases <= _LARGEST_SHARE * total:
+        return None
+    shared = Counter(key for record in largest for key in group_keys(record))
+    (kind, _), _ = shared.most_common(1)[0]
+    return OversizedGroup(cases, total, splits.assignment[largest[0].image_id], kind)
 
 
 def require_both_classes(manifest: Manifest, splits: Splits) -> None:

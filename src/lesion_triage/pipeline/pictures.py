@@ -170,6 +170,14 @@ def make_split(run: Run, tracker: Tracker) -> None:
     for name in split.SPLITS:
         photographs, cases, positives = _count(records(run, name))
         echo(f"  {name}: {photographs} photographs, {cases} cases, {positives} positive")
+    found = split.find_oversized_group(known, made)
+    if found is not None:
+        echo(
+            f"  {found.cases} of {found.of} cases are in '{found.split}' as one group, which stays whole: "
+            f"most of their pictures have one {found.kind}. So the splits do not have the shares that "
+            "split.fractions asks for. If these are different people, correct the table, or look at the "
+            "pairs in duplicates.csv."
+        )
     log_split(run, tracker)
 
 
