@@ -58,6 +58,10 @@ HARMLESS = ("false", "below_threshold", "0.5", "true")
 SENT_FOR_NOTHING = ("false", "needs_in_person", "0.5", "true")
 
 
+def counted_in(bundle, *tables):
+    return count(read_cases(tables), bundle.certificate.certificate_id())
+
+
 def run(capsys, *words):
     status = cli.main([str(word) for word in words])
     said = capsys.readouterr()
@@ -68,34 +72,48 @@ def watch(capsys, bundle, *words):
     return run(capsys, "watch", bundle.folder, "--cases", *words)
 
 
-def test_only_what_was_to_become_known_is_counted(table):
+def test_only_what_was_to_become_known_is_counted(bundle, table):
     below = [FOUND_BY_DRAWING, FOUND_BY_CHANCE, NOT_LOOKED_FOR, LOST, HARMLESS]
     cases = [REFERRED, UNGRADABLE, *below, SENT_FOR_NOTHING]
-    counted = count(read_cases([table(cases)]))
+    counted = counted_in(bundle, table(cases))
     assert counted.missed.tolist() == [False, False, True]
     assert counted.share.tolist() == [0.5, 0.5, 0.5]
     assert counted.not_drawn == 1
 
 
-def test_of_one_person_only_the_first_case_counts_even_if_it_turns_out_harmless(table):
+def test_of_one_person_only_the_first_case_counts_even_if_it_turns_out_harmless(bundle, table):
     patients = ["a", "a", "b", "b", "", ""]
     cases = [REFERRED, FOUND_BY_DRAWING, HARMLESS, FOUND_BY_DRAWING, REFERRED, REFERRED]
-    counted = count(read_cases([table(cases, patients=patients)]))
+    counted = counted_in(bundle, table(cases, patients=patients))
     assert counted.missed.tolist() == [False, False, False]
     assert counted.later_cases == 2
 
 
-def test_of_a_case_in_two_tables_the_later_row_counts(table):
+def test_a_person_with_an_earlier_case_under_another_certificate_does_not_count(capsys, bundle, table):
+    """Who was drawn then was called in, and so comes again more often: of later cases more are drawn."""
+    path = table([HARMLESS, FOUND_BY_DRAWING, FOUND_BY_DRAWING, REFERRED], patients=["a", "a", "b", "c"])
+    head, first, *rest = path.read_text().splitlines()
+    first = first.replace(bundle.certificate.certificate_id(), "0" * 16)
+    path.write_text("\n".join([head, first, *rest]) + "\n")
+    counted = counted_in(bundle, path)
+    assert (counted.missed.tolist(), counted.later_cases) == ([True, False], 1)
+    _, said, _ = watch(capsys, bundle, path)
+    assert "left out 1 case(s) that were answered under other certificates" in said
+    assert "not counted: 1 case(s) of people who have an earlier one" in said
+    assert "counted: 2 positive case(s), 1 of them missed" in said
+
+
+def test_of_a_case_in_two_tables_the_later_row_counts(bundle, table):
     early, late = table([LOST, REFERRED]), table([FOUND_BY_DRAWING], "later.csv")
-    assert count(read_cases([early, late])).missed.tolist() == [True, False]
-    assert count(read_cases([late, early])).missed.tolist() == [False]
+    assert counted_in(bundle, early, late).missed.tolist() == [True, False]
+    assert counted_in(bundle, late, early).missed.tolist() == [False]
 
 
-def test_cases_of_one_second_stay_in_the_order_of_their_table(table):
+def test_cases_of_one_second_stay_in_the_order_of_their_table(bundle, table):
     path = table([HARMLESS, FOUND_BY_DRAWING], patients=["a", "a"])
     text = path.read_text().replace("2026-01-02", "2026-01-01").replace("case-0000", "case-9999")
     path.write_text(text)
-    assert count(read_cases([path])).missed.size == 0
+    assert counted_in(bundle, path).missed.size == 0
 
 
 def test_no_case_is_said_to_be_none(capsys, bundle, table):
@@ -110,7 +128,7 @@ def test_many_misses_fail_the_certificate_and_end_with_1(capsys, bundle, table, 
     status, said, _ = watch(capsys, bundle, path, "--json", written)
     assert status == 1
     document = json.loads(written.read_text())
-    counted = count(read_cases([path]))
+    counted = counted_in(bundle, path)
     evidence = log_evidence_below(bundle.certificate.target_sensitivity, counted.missed, counted.share)
     enough = int(np.argmax(evidence >= np.log(20)))
     assert 0 < enough < 12
@@ -283,11 +301,11 @@ def test_a_table_without_the_columns_is_refused(tmp_path):
         read_cases([path])
 
 
-def test_moments_with_and_without_a_zone_are_put_in_one_order(table):
+def test_moments_with_and_without_a_zone_are_put_in_one_order(bundle, table):
     path = table([REFERRED, FOUND_BY_DRAWING])
     text = path.read_text().replace("2026-01-01T08:00:00+00:00", "2026-01-02T11:00:00+02:00")
     path.write_text(text.replace("2026-01-02T08:00:00+00:00", "2026-01-02 08:30:00"))
-    assert count(read_cases([path])).missed.tolist() == [True, False]
+    assert counted_in(bundle, path).missed.tolist() == [True, False]
 
 
 def test_a_day_that_is_none_is_refused(capsys, bundle, table):

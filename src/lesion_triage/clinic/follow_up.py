@@ -90,25 +90,29 @@ def read_cases(tables: Sequence[Path]) -> list[FollowedCase]:
     return sorted(cases.values(), key=lambda one: one.arrived_at)
 
 
-def count(cases: Sequence[FollowedCase]) -> Counted:
-    """Which positive cases a test may count.
+def count(cases: Sequence[FollowedCase], certificate_id: str) -> Counted:
+    """Which positive cases a test of a certificate may count.
 
     A case counts if its outcome was to become known whatever it would be: what became known by chance stands
     for an unknown number of others. Cases of one person are not independent, so only the first to arrive can
     count. A later one never counts in its place, or whether it does would depend on the answer to the first.
+    Nor does it if another certificate answered the first: a person is drawn as a whole, and whoever was drawn
+    is called in and so comes again more often. Of later cases more are drawn than their share says.
 
     Args:
-        cases: in order of arrival.
+        cases: in order of arrival; those of other certificates too.
+        certificate_id: only what was answered under this certificate counts.
     """
     first = {case.person: case for case in reversed(cases)}
-    eligible = [case for case in cases if first[case.person] is case]
+    own = [case for case in cases if case.certificate_id == certificate_id]
+    eligible = [case for case in own if first[case.person] is case]
     positive = [case for case in eligible if case.needs_in_person]
     counted = [case for case in positive if case.followed_up]
     return Counted(
         missed=np.array([case.missed for case in counted], dtype=np.bool_),
         share=np.array([case.share for case in counted], dtype=np.float64),
         arrived_at=tuple(case.arrived_at for case in counted),
-        later_cases=len(cases) - len(eligible),
+        later_cases=len(own) - len(eligible),
         not_drawn=len(positive) - len(counted),
     )
 

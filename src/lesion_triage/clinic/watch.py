@@ -150,7 +150,7 @@ def watch(certificate: Certificate, cases: Sequence[FollowedCase], until: dateti
             f"none of {len(early)} case(s) was answered under the certificate {wanted} of this bundle; give "
             "the bundle that answered them."
         )
-    counted = count(own)
+    counted = count(early, wanted)
     evidence = log_evidence_below(certificate.target_sensitivity, counted.missed, counted.share)
     enough = np.flatnonzero(evidence >= -math.log1p(-certificate.confidence))
     bound = lower_bound(certificate.confidence, counted.missed, counted.share)
