@@ -259,6 +259,9 @@ def test_cases_of_another_certificate_are_left_out_and_refused_alone(capsys, bun
     [
         ("arrived_at", "yesterday", "expected a moment"),
         ("arrived_at", "", "expected a moment"),
+        ("arrived_at", "0001-01-01T00:00:00+14:00", "expected a year from 2000 to 2099 in arrived_at"),
+        ("arrived_at", "9999-12-31T23:59:59-14:00", "expected a year from 2000 to 2099 in arrived_at"),
+        ("arrived_at", "0026-01-02T08:00:00+00:00", "expected a year from 2000 to 2099 in arrived_at"),
         ("disposition", "error", "expected one of needs_in_person, below_threshold, ungradable"),
         ("follow_up_share", "1.5", "expected a number from 0 to 1"),
         ("follow_up_share", "", "expected a number from 0 to 1"),
@@ -287,6 +290,25 @@ def test_a_draw_that_cannot_have_been_is_refused(table, share, drawn):
         read_cases([table([("true", "needs_in_person", share, drawn)])])
 
 
+@pytest.mark.parametrize("word", ["unknown", "NA", "n/a", "-"])
+def test_a_word_for_an_unknown_patient_makes_nobody_the_same_person(table, word):
+    with pytest.raises(DataError, match="line 2: patient_id has a word that means unknown.*leave the cell empty"):
+        read_cases([table([REFERRED, REFERRED], patients=[word, word])])
+
+
+@pytest.mark.parametrize(
+    ("cell", "other"),
+    [("2026-01-01T08:00:00", "2026-01-01T08:00:01"), ("below", "ungrad"), ("0.5", "0.4"), ("true,", "false,")],
+)
+def test_different_cases_under_one_name_in_two_tables_are_refused(table, cell, other):
+    """As two sites that number their cases alike would have: none may take the place of another unseen."""
+    words = {"below": "below_threshold", "ungrad": "ungradable"}
+    early, late = table([LOST]), table([LOST], "later.csv")
+    late.write_text(late.read_text().replace(words.get(cell, cell), words.get(other, other), 1))
+    with pytest.raises(DataError, match=r"later\.csv, line 2: another table has this case"):
+        read_cases([early, late])
+
+
 def test_a_case_twice_in_one_table_is_refused_with_both_lines(table):
     path = table([REFERRED, REFERRED])
     path.write_text(path.read_text().replace("case-0001", "case-0000"))
@@ -306,6 +328,14 @@ def test_moments_with_and_without_a_zone_are_put_in_one_order(bundle, table):
     text = path.read_text().replace("2026-01-01T08:00:00+00:00", "2026-01-02T11:00:00+02:00")
     path.write_text(text.replace("2026-01-02T08:00:00+00:00", "2026-01-02 08:30:00"))
     assert counted_in(bundle, path).missed.tolist() == [True, False]
+
+
+def test_days_are_those_of_utc_whatever_the_zone_of_the_table(capsys, bundle, table, tmp_path):
+    path, written = table([REFERRED, REFERRED, REFERRED]), tmp_path / "watch.json"
+    path.write_text(path.read_text().replace("T08:00:00+00:00", "T01:30:00+02:00"))
+    _, said, _ = watch(capsys, bundle, path, "--until", "2026-01-02", "--json", written)
+    assert "2 case(s), 2025-12-31 to 2026-01-01" in said
+    assert json.loads(written.read_text())["first_arrival"] == "2025-12-31T23:30:00+00:00"
 
 
 def test_a_day_that_is_none_is_refused(capsys, bundle, table):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from lesion_triage.bundle.history import parse_decimal
 from lesion_triage.bundle.schema import Disposition
+from lesion_triage.data.records import known_or_empty
 from lesion_triage.data.sources.tables import Row, read_rows
 from lesion_triage.errors import DataError
 
@@ -28,6 +29,7 @@ COLUMNS = (
     "drawn",
     "needs_in_person",
 )
+_FIRST_YEAR, _LAST_YEAR = 2000, 2099
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -39,6 +41,7 @@ class FollowedCase:
     person: str
     """Whose it is, as the table names them; the case itself where it names nobody."""
     arrived_at: datetime
+    """In UTC."""
     certificate_id: str
     disposition: Disposition
     share: float
@@ -80,12 +83,18 @@ def read_cases(tables: Sequence[Path]) -> list[FollowedCase]:
         tables: CSV files with ``COLUMNS``, oldest first; ``patient_id`` is optional, others are ignored.
 
     Raises:
-        DataError: a table cannot be read, lacks a column, or has a case twice or a cell that cannot be used.
-            The message names the line, and quotes no cell.
+        DataError: a table cannot be read, lacks a column, or has a case twice or a cell that cannot be used;
+            or two tables have different cases under one name. The message names the line, and quotes no cell.
     """
     cases: dict[str, FollowedCase] = {}
     for table in tables:
-        cases.update((case.case, case) for case in _read(table))
+        for line, case in _read(table):
+            if (earlier := cases.get(case.case)) and _as_answered(earlier) != _as_answered(case):
+                raise DataError(
+                    f"{table}, line {line}: another table has this case with another arrived_at, disposition, "
+                    "follow_up_share or drawn, none of which ever changes; give different cases different names."
+                )
+            cases[case.case] = case
     # The page writes whole seconds: cases of one second stay in the order of the tables.
     return sorted(cases.values(), key=lambda one: one.arrived_at)
 
@@ -127,19 +136,29 @@ def parse_day(text: str) -> datetime:
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
 
 
-def _read(table: Path) -> Iterator[FollowedCase]:
+def _as_answered(case: FollowedCase) -> tuple[object, ...]:
+    """What was known of a case when it was answered."""
+    return case.arrived_at, case.disposition, case.share, case.drawn
+
+
+def _read(table: Path) -> Iterator[tuple[int, FollowedCase]]:
     lines: dict[str, int] = {}
     for line, row in read_rows(table, COLUMNS, ("patient_id",), hint="the page's export has follow-up.csv"):
         case = _case(row, f"{table}, line {line}")
         if case.case in lines:
             raise DataError(f"{table}, line {line}: the case of line {lines[case.case]} again; keep one row.")
         lines[case.case] = line
-        yield case
+        yield line, case
 
 
 def _case(row: Row, place: str) -> FollowedCase:
     if not row["case"]:
         raise DataError(f"{place}: the cell of case is empty.")
+    if row["patient_id"] and not known_or_empty(row["patient_id"]):
+        raise DataError(
+            f"{place}: patient_id has a word that means unknown, which would make strangers one person; leave "
+            "the cell empty."
+        )
     try:
         disposition = Disposition(row["disposition"])
     except ValueError:
@@ -170,7 +189,9 @@ def _moment(text: str, place: str) -> datetime:
         raise DataError(
             f"{place}: expected a moment such as 2026-11-30T14:05:00+00:00 in arrived_at."
         ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if not _FIRST_YEAR <= moment.year <= _LAST_YEAR:
+        raise DataError(f"{place}: expected a year from {_FIRST_YEAR} to {_LAST_YEAR} in arrived_at.")
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _share(text: str, place: str) -> float:

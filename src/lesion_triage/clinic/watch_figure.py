@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +34,8 @@ def draw(found: Watch) -> bytes:
     )
     upper, lower = figure.subplots(2, 1, sharex=True)
     counted = found.counted
-    days = np.array([_in_utc(moment) for moment in counted.arrived_at], dtype="datetime64[s]")
+    # Without its zone, which is UTC and which numpy does not know.
+    days = np.array([moment.replace(tzinfo=None) for moment in counted.arrived_at], dtype="datetime64[s]")
     confidence = format_percent(found.confidence)
 
     looks = np.unique(np.linspace(1, days.size, min(_BOUNDS, days.size)).astype(int))
@@ -53,7 +53,7 @@ def draw(found: Watch) -> bytes:
     lower.plot(days, evidence, color=VERMILLION, label=f"evidence that it is below {found.target:g}")
     lower.axhline(enough, color=BLACK, linestyle="--", linewidth=1, label=f"enough: {10**enough:.3g}")
     if found.failed_at is not None:
-        lower.axvline(np.datetime64(_in_utc(found.failed_at)), color=BLACK, linestyle=":", linewidth=1)
+        lower.axvline(np.datetime64(found.failed_at.replace(tzinfo=None)), color=BLACK, linestyle=":", linewidth=1)
     lower.set(ylabel="powers of ten", xlabel="arrival of the case, UTC")
 
     for axes in (upper, lower):
@@ -64,8 +64,3 @@ def draw(found: Watch) -> bytes:
     stream = io.BytesIO()
     figure.savefig(stream, format="png", dpi=150)
     return stream.getvalue()
-
-
-def _in_utc(moment: datetime) -> datetime:
-    """Without its zone, which numpy does not know."""
-    return moment.astimezone(UTC).replace(tzinfo=None)
