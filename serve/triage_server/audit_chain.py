@@ -54,6 +54,8 @@ class Tail:
     """Bytes of a half-written line, after the last whole one."""
     line_end_missing: bool
     """Whether the last line is whole except for its newline."""
+    time: object
+    """As the last whole line has it; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +153,9 @@ def read_tail(folder: Path) -> Tail:
         )
     line = _parse_line(reader.remains + b"\n")
     if line is not None and line.fields.get("previous") == reader.end.head:
-        return Tail(ChainEnd(reader.end.sequence + 1, line.hash), b"", line_end_missing=True)
-    return Tail(reader.end, reader.remains, line_end_missing=False)
+        end = ChainEnd(reader.end.sequence + 1, line.hash)
+        return Tail(end, b"", line_end_missing=True, time=line.fields.get("time"))
+    return Tail(reader.end, reader.remains, line_end_missing=False, time=reader.time)
 
 
 class _ChainReader:
@@ -175,6 +178,8 @@ class _ChainReader:
         self.end = ChainEnd()
         self.remains = b""
         self.torn = 0
+        self.time: object = None
+        """Of the last line."""
         self.number = 0
         """Of the line in its file, from 1; for error messages."""
 
@@ -230,6 +235,7 @@ class _ChainReader:
                 file, self.number, f"is number {sequence}, and does not follow number {self.end.sequence}"
             )
         self.end = replace(self.end, sequence=sequence, head=line.hash)
+        self.time = line.fields.get("time")
         self.head_found = self.head_found or line.hash == self._head
         if self._each is not None:
             self._each(line.fields)

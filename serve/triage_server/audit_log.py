@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -24,7 +25,7 @@ from lesion_triage.bundle.files import flush as flush_names
 from lesion_triage.errors import AuditLogError
 from triage_server.audit_chain import ChainEnd, encode_line, file_name, files_of, read_tail, torn_fields
 from triage_server.audit_folder import create_folder, lock_folder, open_for_append, read_or_create_key
-from triage_server.timestamps import current_timestamp
+from triage_server.timestamps import current_timestamp, parse_timestamp
 
 DEFAULT_TIMEOUT_S = 10.0
 """A line that takes longer counts as failed: a network disk may hang without an error."""
@@ -64,6 +65,8 @@ class AuditLog:
         self._folder, self._rotate_bytes, self._timeout_s = folder, rotate_bytes, timeout_s
         self._slow = f"did not answer within {timeout_s:g} s"
         self._end, self._file, self._handle, self._size = ChainEnd(), folder, -1, 0
+        self.continued_from: datetime | None = None
+        """When the line was written after which this continues; None: there is none, or it does not say."""
         self._half_written = False
         """Whether the file may end with bytes of a write that failed."""
         self._failed: str | None = None
@@ -307,7 +310,7 @@ class AuditLog:
 
     def _take_over(self) -> None:
         tail, files = read_tail(self._folder), files_of(self._folder)
-        self._end = tail.end
+        self._end, self.continued_from = tail.end, parse_timestamp(tail.time)
         self._file = files[-1] if files else self._folder / file_name(1)
         self._handle, self._size = open_for_append(self._file)
         flush_names(self._folder)

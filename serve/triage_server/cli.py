@@ -29,6 +29,7 @@ from triage_server.hot_swap import BundleSwapper, VerifiedBundle, load_tls_certi
 from triage_server.middleware import log, log_to_stderr
 from triage_server.protocol import LimitedProtocol, make_protocol_class
 from triage_server.settings import Settings, load, refuse_exposure
+from triage_server.timestamps import clock_warning
 from triage_server.tls import TlsListener
 
 _FILES_BESIDE_CONNECTIONS = 64
@@ -178,7 +179,7 @@ def _ready_to_run(settings: Settings, closing: ExitStack) -> tuple[DrainingServe
     config = _uvicorn_config(app, settings)
     listener = closing.enter_context(_listen(settings))
     url = _url(listener, settings)
-    warnings = list(_warnings(served, settings, _make_room_for_connections(settings)))
+    warnings = list(_warnings(served, settings, audit, _make_room_for_connections(settings)))
     name = f"{served.bundle.header.name} {served.bundle.sha256[:16]}"
 
     def announce() -> None:
@@ -226,13 +227,17 @@ def _make_room_for_connections(settings: Settings) -> int:
     return soft
 
 
-def _warnings(served: VerifiedBundle, settings: Settings, files: int) -> Iterator[str]:
+def _warnings(
+    served: VerifiedBundle, settings: Settings, audit: AuditLog | None, files: int
+) -> Iterator[str]:
     if served.bundle.header.synthetic:
         yield "this bundle was made from drawn pictures; it must never be used on people"
     if served.signer is None:
         yield "the signature of this bundle is not checked (TRIAGE_ALLOW_UNSIGNED)"
-    if settings.audit_log is None:
+    if audit is None:
         yield "no audit log (TRIAGE_AUDIT_LOG): what is answered here cannot be proved later"
+    elif told := clock_warning("the last line of the audit log", audit.continued_from):
+        yield told
     if files < settings.max_connections + _FILES_BESIDE_CONNECTIONS:
         yield (
             f"this process may open {files} files, fewer than {settings.max_connections} connections "

@@ -39,6 +39,7 @@ from triage_server.problems import RequestError
 from triage_server.security import ANONYMOUS, Caller, VerifiedCaller
 from triage_server.service import Service, language_of, service_of
 from triage_server.settings import refuse_exposure
+from triage_server.timestamps import clock_warning
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _REQUIRED_ROLE: Role = "clinic"
@@ -136,7 +137,8 @@ class Page:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Delete expired cases, and count those that wait, for as long as the server runs."""
-        tasks = [asyncio.create_task(work.run()) for work in (self.retention, self.queue_metrics)]
+        work = (self.retention.run(), self.queue_metrics.run(), self._check_clock())
+        tasks = [asyncio.create_task(one) for one in work]
         try:
             yield
         finally:
@@ -158,6 +160,13 @@ class Page:
             RequestError: the database cannot be used, or does not answer in time.
         """
         return await self._database_threads.run(work)
+
+    async def _check_clock(self) -> None:
+        """Warn if the newest case is of a time that has not come yet."""
+        with suppress(RequestError):  # whoever counts the cases says so
+            newest = await self.run_in_thread(self.queue.newest_arrival)
+            if told := clock_warning("the newest case of the page", newest):
+                log.warning(told)
 
     async def _record_expiry(self, event: str, number: str) -> None:
         line = {"case_hmac": self.case_hash(number), "why": "retention"}

@@ -147,6 +147,11 @@ class ReadingQueue:
         with self._session() as session:
             return lists.queue_depth(session, self.now())
 
+    def newest_arrival(self) -> datetime | None:
+        """When the newest case arrived, by the clock of then; None: there is no case."""
+        with self._session() as session:
+            return session.scalar(select(func.max(CaseRow.arrived_at)))
+
     def read_cases(self, page_number: int = 1) -> ListPage[ReadCase]:
         """A page of the read cases: without an outcome first, then by time of the last reading."""
         with self._session() as session:
