@@ -292,20 +292,20 @@ def test_a_draw_that_cannot_have_been_is_refused(table, share, drawn):
 
 @pytest.mark.parametrize("word", ["unknown", "NA", "n/a", "-"])
 def test_a_word_for_an_unknown_patient_makes_nobody_the_same_person(table, word):
-    with pytest.raises(DataError, match="line 2: patient_id has a word that means unknown.*leave the cell empty"):
+    with pytest.raises(DataError, match=r"line 2: patient_id has a word that means unknown"):
         read_cases([table([REFERRED, REFERRED], patients=[word, word])])
 
 
 @pytest.mark.parametrize(
     ("cell", "other"),
-    [("2026-01-01T08:00:00", "2026-01-01T08:00:01"), ("below", "ungrad"), ("0.5", "0.4"), ("true,", "false,")],
+    [("T08:00:00", "T08:00:01"), ("below", "ungrad"), ("0.5", "0.4"), ("true,", "false,")],
 )
 def test_different_cases_under_one_name_in_two_tables_are_refused(table, cell, other):
     """As two sites that number their cases alike would have: none may take the place of another unseen."""
     words = {"below": "below_threshold", "ungrad": "ungradable"}
     early, late = table([LOST]), table([LOST], "later.csv")
     late.write_text(late.read_text().replace(words.get(cell, cell), words.get(other, other), 1))
-    with pytest.raises(DataError, match=r"later\.csv, line 2: another table has this case"):
+    with pytest.raises(DataError, match=r"later\.csv, line 2: an earlier table has this case"):
         read_cases([early, late])
 
 

@@ -91,8 +91,9 @@ def read_cases(tables: Sequence[Path]) -> list[FollowedCase]:
         for line, case in _read(table):
             if (earlier := cases.get(case.case)) and _as_answered(earlier) != _as_answered(case):
                 raise DataError(
-                    f"{table}, line {line}: another table has this case with another arrived_at, disposition, "
-                    "follow_up_share or drawn, none of which ever changes; give different cases different names."
+                    f"{table}, line {line}: an earlier table has this case with another arrived_at, "
+                    "disposition, follow_up_share or drawn, which never change; give each case "
+                    "a name of its own."
                 )
             cases[case.case] = case
     # The page writes whole seconds: cases of one second stay in the order of the tables.
@@ -156,7 +157,7 @@ def _case(row: Row, place: str) -> FollowedCase:
         raise DataError(f"{place}: the cell of case is empty.")
     if row["patient_id"] and not known_or_empty(row["patient_id"]):
         raise DataError(
-            f"{place}: patient_id has a word that means unknown, which would make strangers one person; leave "
+            f"{place}: patient_id has a word that means unknown and would make strangers one person; leave "
             "the cell empty."
         )
     try:

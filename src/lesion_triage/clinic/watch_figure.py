@@ -53,7 +53,8 @@ def draw(found: Watch) -> bytes:
     lower.plot(days, evidence, color=VERMILLION, label=f"evidence that it is below {found.target:g}")
     lower.axhline(enough, color=BLACK, linestyle="--", linewidth=1, label=f"enough: {10**enough:.3g}")
     if found.failed_at is not None:
-        lower.axvline(np.datetime64(found.failed_at.replace(tzinfo=None)), color=BLACK, linestyle=":", linewidth=1)
+        failed_at = np.datetime64(found.failed_at.replace(tzinfo=None))
+        lower.axvline(failed_at, color=BLACK, linestyle=":", linewidth=1)
     lower.set(ylabel="powers of ten", xlabel="arrival of the case, UTC")
 
     for axes in (upper, lower):
