@@ -28,6 +28,7 @@ from triage_server.page.case_locks import CaseLocks
 from triage_server.page.database import open_database
 from triage_server.page.database_threads import DatabaseThreads
 from triage_server.page.forms import CSRF_FIELD, MAX_SHORT_FORM_BYTES, Form, read_form
+from triage_server.page.open_cases import OpenCases
 from triage_server.page.queue_metrics import QueueMetrics
 from triage_server.page.records import Actor
 from triage_server.page.retention import Retention
@@ -111,6 +112,7 @@ class Page:
         self._database_threads = DatabaseThreads()
         self._single_submit = SingleSubmit()
         self.case_locks = CaseLocks()
+        self.open_cases = OpenCases()
         self.retention = Retention(self.queue, self.run_in_thread, self._record_expiry, self.case_locks)
         self.queue_metrics = QueueMetrics(self.queue, self.run_in_thread, self._service.telemetry)
         self.sessions = Sessions(

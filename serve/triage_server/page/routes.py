@@ -26,6 +26,7 @@ from triage_server.page import certificate_view, export, sign_in, submission
 from triage_server.page.context import Page, context_of, form_to_show_again, page_of
 from triage_server.page.forms import MAX_SHORT_FORM_BYTES, Form
 from triage_server.page.history import questions_for
+from triage_server.page.open_cases import Opened
 from triage_server.page.records import ConfirmedBy, Decision, QueuedCase, WaitingCase
 from triage_server.page.route import PageRoute, page_router, redirect, respond
 from triage_server.page.store import CASE_NUMBER
@@ -81,6 +82,7 @@ async def queue(request: Request) -> Response:
         "queue.html",
         list_page=list_page,
         deadlines=_deadline_texts(list_page.cases, service_of(request).bundle.policy),
+        opened={case.number: _opened_by_others(request, case.number) for case in list_page.cases},
         pulse=pulse,
         done=await _confirmed_action(request),
     )
@@ -137,7 +139,10 @@ async def send(request: Request) -> Response:
 @router.get("/cases/{number}")
 async def case(request: Request) -> Response:
     """One case, with everything recorded about it."""
-    return await _render_case(request)
+    response = await _render_case(request)
+    page = page_of(request)
+    page.open_cases.note(_case_number(request), context_of(request).actor, page.queue.now())
+    return response
 
 
 @router.get("/cases/{number}/photographs/{position}")
@@ -360,6 +365,7 @@ async def _render_case(
         case=found,
         newer=newer,
         older=older,
+        opened=() if found.is_read else _opened_by_others(request, number),
         answer=found.answer(context.catalogue.language),
         unreviewed=_has_unreviewed_flags(request, found),
         keep_days=service_of(request).settings.reading_queue_keep_days,
@@ -368,6 +374,11 @@ async def _render_case(
         error=error,
         form=form or Form(),
     )
+
+
+def _opened_by_others(request: Request, number: str) -> tuple[Opened, ...]:
+    page = page_of(request)
+    return page.open_cases.by_others(number, context_of(request).actor, page.queue.now())
 
 
 async def _render_changed_case(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,43 @@ def test_second_reader_is_shown_the_other_reading_before_anything_is_recorded(
     assert second.read_case(number, "agree", "as it was", late.text).status_code == 303
     assert [one.actor.reader for one in queue.find(number).readings] == ["A. Reader", "Dr B"]
     assert texts("reading.disputed") in second.get(f"/ui/cases/{number}").text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_who_has_a_case_open_is_said_to_others_until_it_is_read(
+    language: str, browser: Any, browse: Any
+) -> None:
+    number, other, texts = browser.send_case(PICTURE), browser.send_case(PICTURE), Texts(language)
+    second = browse(browser.app, language)
+    second.sign_in("Dr <b>")
+    reader = {"reader": "A. Reader", "time": texts("time.now")}
+    in_queue, on_case = texts("queue.opened", **reader), texts("reading.opened", **reader)
+
+    assert in_queue not in second.get("/ui").text
+    browser.get(f"/ui/cases/{number}")
+    assert second.get("/ui").text.count(in_queue) == 1
+    assert on_case in second.get(f"/ui/cases/{number}").text
+    assert on_case not in second.get(f"/ui/cases/{other}").text
+    assert "Dr &lt;b&gt;" in browser.get("/ui").text  # both are told, and nobody is told of himself
+    assert "A. Reader opened" not in browser.get(f"/ui/cases/{number}").text
+
+    browser.read_case(number)
+    assert on_case not in second.get(f"/ui/cases/{number}").text
+
+
+def test_case_that_was_opened_a_while_ago_counts_as_closed(browser: Any, browse: Any) -> None:
+    number, second = browser.send_case(PICTURE), browse(browser.app)
+    second.sign_in("Dr B")
+    queue = browser.app.state.page.queue
+    browser.get(f"/ui/cases/{number}")
+    clock = queue.now
+    queue.now = lambda: clock() + timedelta(minutes=14)
+    assert "A. Reader opened this case 14 min ago" in second.get("/ui").text
+    queue.now = lambda: clock() + timedelta(minutes=15)
+    assert "A. Reader opened" not in second.get("/ui").text
+    second.get(f"/ui/cases/{number}")
+    browser.get(f"/ui/cases/{number}")
+    assert "A. Reader opened this case under a minute ago" in second.get("/ui").text
 
 
 @pytest.mark.parametrize("what", ["reading", "delete"])
