@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lesion_triage.calibrate.alarm_delay import alarm_delay
+from lesion_triage.calibrate.alarm_delay import alarm_delay, good_sensitivity
 from lesion_triage.calibrate.sequential import log_evidence_below
 from lesion_triage.errors import CalibrationError
 
@@ -40,6 +40,12 @@ def test_a_larger_share_and_a_deeper_fall_are_noticed_sooner():
     deeper = alarm_delay(0.95, 0.95, 1.0, 0.7)
     assert deeper.median < all_of_them.median < few.median
     assert all_of_them.median < all_of_them.median_after_good <= all_of_them.late_after_good
+
+
+def test_a_good_time_keeps_the_target_whatever_it_is_so_a_fall_after_it_is_noticed_later():
+    assert [good_sensitivity(target) for target in (0.9, 0.95, 0.99)] == pytest.approx([0.96, 0.98, 0.996])
+    found = alarm_delay(0.99, 0.95, 1.0, 0.98)
+    assert found.median_after_good > 1.2 * found.median
 
 
 def test_what_takes_longer_than_the_simulation_has_no_number():

@@ -12,7 +12,8 @@ from lesion_triage.calibrate.sequential import EvidenceBelow
 from lesion_triage.errors import CalibrationError
 
 GOOD_CASES = 300
-GOOD_SENSITIVITY = 0.98
+_GOOD_MISSES = 0.4
+"""Of the misses that the target allows, those of a good time: few enough that it raises no alarm."""
 _CLINICS = 300
 _MOST_COUNTED = 2000
 
@@ -32,8 +33,13 @@ class AlarmDelay:
     """If it has been so from the beginning."""
     late: int | None
     median_after_good: int | None
-    """If it has fallen after ``GOOD_CASES`` counted cases at ``GOOD_SENSITIVITY``."""
+    """If it has fallen after ``GOOD_CASES`` counted cases at ``good_sensitivity``."""
     late_after_good: int | None
+
+
+def good_sensitivity(target: float) -> float:
+    """That of a good time before a fall: for a target of 0.95 it is 0.98."""
+    return 1 - _GOOD_MISSES * (1 - target)
 
 
 def alarm_delay(target: float, confidence: float, share: float, sensitivity: float) -> AlarmDelay:
@@ -73,7 +79,7 @@ def _counted_until_alarm(
     shares = np.full(_CLINICS, share)
     alarmed_at = np.full(_CLINICS, math.inf)
     for case in range(good + _MOST_COUNTED):
-        truth = GOOD_SENSITIVITY if case < good else sensitivity
+        truth = good_sensitivity(target) if case < good else sensitivity
         missed = rng.random(_CLINICS) < _miss_probability(truth, share)
         is_enough = evidence.add(missed, shares) >= enough
         alarmed_at = np.where(is_enough & np.isinf(alarmed_at), case + 1, alarmed_at)

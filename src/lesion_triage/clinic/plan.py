@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lesion_triage.bundle.document import canonical_json
-from lesion_triage.calibrate.alarm_delay import GOOD_CASES, GOOD_SENSITIVITY, AlarmDelay, alarm_delay
+from lesion_triage.calibrate.alarm_delay import GOOD_CASES, AlarmDelay, alarm_delay, good_sensitivity
 from lesion_triage.calibrate.certificate import minimum_positives
 from lesion_triage.calibrate.planning import (
     MAX_POSITIVES,
@@ -225,8 +225,8 @@ def _lines(plan: Plan) -> Iterator[str]:
             "if this share of the cases below the threshold is followed up and the true sensitivity is this, "
             "the alarm comes within so many positive cases, known or not, in half of all clinics and in nine "
             f"of ten; then the same if it has fallen to this after {GOOD_CASES} known positive cases at "
-            f"{GOOD_SENSITIVITY:g}. '-' is beyond the simulation. The probability that a false alarm ever "
-            f"comes is at most {1 - plan.confidence:.2g}."
+            f"{good_sensitivity(plan.target):g}. '-' is beyond the simulation. The probability that a false "
+            f"alarm ever comes is at most {1 - plan.confidence:.2g}."
         )
 
 
