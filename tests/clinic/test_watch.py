@@ -168,6 +168,23 @@ def test_a_promise_for_patients_is_not_upheld_by_their_first_cases_alone(table, 
     assert all(one.lower_bound > 0.95 for one in found)
 
 
+def test_what_holds_for_all_together_is_not_said_of_a_certificates_groups(table, bundle):
+    everyone = bundle.certificate.groups[0]
+    rows = [everyone.model_copy(update={"by": "sex", "group": sex}) for sex in ("female", "male")]
+    small = everyone.model_copy(update={"by": "sex", "group": "x", "status": "not_certifiable"})
+    with_groups = bundle.certificate.model_copy(update={"groups": (everyone, *rows, small)})
+    path = table([("true", "needs_in_person", "1", "true")] * 300)
+    path.write_text(
+        path.read_text().replace(bundle.certificate.certificate_id(), with_groups.certificate_id())
+    )
+    found = watch_verb.watch(with_groups, read_cases([path]))
+    assert (found.verdict, found.certified_groups) == ("holds", 2)
+    assert [*watch_verb._lines(found)][-1] == (
+        "the certificate HOLDS for all cases together: a lower sensitivity is refuted; its 2 certified "
+        "group(s) are not tested one by one"
+    )
+
+
 def test_the_same_cases_say_less_where_few_of_the_others_are_followed_up(capsys, bundle, table):
     status, said, _ = watch(capsys, bundle, table([("true", "needs_in_person", "0.05", "false")] * 300))
     assert status == 0

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion_triage.bundle.certificate import Certificate, Unit
+from lesion_triage.bundle.certificate import ALL_UNITS, Certificate, Unit
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.store import open_bundle
 from lesion_triage.calibrate.certificate import Verdict
@@ -49,6 +49,8 @@ class Watch:
     certificate_id: str
     unit: Unit
     """What the certificate counts."""
+    certified_groups: int
+    """Of which the certificate promises the target, too; none is tested."""
     target: float
     confidence: float
     cases: int
@@ -163,6 +165,7 @@ def watch(certificate: Certificate, cases: Sequence[FollowedCase], until: dateti
     return Watch(
         certificate_id=wanted,
         unit=certificate.unit,
+        certified_groups=sum(row.by != ALL_UNITS and row.status == "certified" for row in certificate.groups),
         target=certificate.target_sensitivity,
         confidence=certificate.confidence,
         cases=len(own),
@@ -190,7 +193,7 @@ def _counts_less(certificate: Certificate, counted: Counted) -> bool:
     """Whether the certificate promises more than is counted here.
 
     It misses a patient if it misses any of the patient's cases, and only the first of them is counted. So
-    what fails here fails there, and what holds here need not.
+    what holds here need not hold there.
     """
     return certificate.unit == "patient" and counted.later_cases > 0
 
@@ -249,6 +252,11 @@ def _verdict(found: Watch) -> str:
         return (
             f"the certificate FAILS, at the latest since {found.failed_at:%Y-%m-%d}: refer every case, find "
             "out why, and certify again"
+        )
+    if found.verdict == "holds" and found.certified_groups:
+        return (
+            "the certificate HOLDS for all cases together: a lower sensitivity is refuted; its "
+            f"{found.certified_groups} certified group(s) are not tested one by one"
         )
     if found.verdict == "holds":
         return "the certificate HOLDS: a lower sensitivity is refuted"
