@@ -139,12 +139,16 @@ class BundleSwapper:
             state = await asyncio.to_thread(_state, self._settings.bundle)
             if check_requested or state != self._last_state:
                 self._last_state = await self._try_swap(state)
-                await asyncio.to_thread(release_freed_memory)
 
     async def _try_swap(self, state: _State) -> _State:
         """Try the bundle that is there now. Returns the state not to try again; None: try again."""
         if self._audit is not None and not await self._audit.probe():
             return None  # no case is answered either; a swap that could not be proved can wait
+        state = await self._verify_and_swap(state)
+        await asyncio.to_thread(release_freed_memory)
+        return state
+
+    async def _verify_and_swap(self, state: _State) -> _State:
         try:
             candidate = await asyncio.to_thread(verify_bundle, self._settings.bundle, self._settings)
             if candidate.bundle.sha256 == self._served.bundle.sha256:
