@@ -144,6 +144,18 @@ def test_bound_is_where_the_evidence_against_the_odds_becomes_enough():
     assert 0.93 < bound < 149 / 150
 
 
+def test_bound_of_many_shares_is_where_the_product_over_the_cases_becomes_enough():
+    """A share for each case, as where they depend on something known at arrival."""
+    rng = np.random.default_rng(6)
+    missed, share = rng.random(400) < 0.02, rng.uniform(0.1, 1, 400)
+    bound = lower_bound(0.95, missed, share)
+    multiples = np.exp(-_LOG_MULTIPLES)
+    odds = share[:, np.newaxis] * (1 - bound) / bound
+    ratios = np.where(missed[:, np.newaxis], multiples, 1) * (1 + odds) / (1 + multiples * odds)
+    assert ratios.prod(axis=0).mean() == pytest.approx(20, rel=1e-9)
+    assert 0.9 < bound < 0.98
+
+
 def test_any_time_costs_something_against_one_look_and_not_everything():
     """At 150 cases without a miss one look would give 0.98."""
     one_look = 0.05 ** (1 / 150)

@@ -121,11 +121,8 @@ def lower_bound(confidence: float, missed: NDArray[np.bool_], share: NDArray[np.
     misses = int(np.count_nonzero(missed))
 
     def refuted(log_odds: float) -> bool:
-        ratios = [
-            count * _log_ratio_if_referred(-_LOG_MULTIPLES, math.exp(log_odds) * one)
-            for one, count in zip(shares, counts, strict=True)
-        ]
-        by_multiple = -misses * _LOG_MULTIPLES + np.sum(ratios, axis=0)
+        ratios = _log_ratio_if_referred(-_LOG_MULTIPLES, math.exp(log_odds) * shares[:, np.newaxis])
+        by_multiple = -misses * _LOG_MULTIPLES + counts @ ratios
         return bool(np.logaddexp.reduce(by_multiple) - math.log(_LOG_MULTIPLES.size) >= wanted)
 
     # The evidence grows with the odds that it is against, so halving finds where it becomes enough.
