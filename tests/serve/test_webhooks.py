@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime, parsedate_to_datetime
 from hashlib import sha256
@@ -93,6 +93,11 @@ def metric(server: Any, name: str) -> float:
     return sum(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
 
 
+def said_of_callback(server: Any) -> list[str]:
+    events = [json.loads(line)["event"] for line in server.text().splitlines() if line.startswith("{")]
+    return [event for event in events if event.startswith("callback ehr ")]
+
+
 def until(what: Callable[[], bool], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not what():
@@ -155,6 +160,41 @@ def test_receiver_that_fails_is_tried_again_later_and_later(
         assert metric(server, 'triage_webhooks_total{callback="ehr",outcome="failed"}') == 3
         assert metric(server, 'triage_webhooks_total{callback="ehr",outcome="delivered"}') == 1
         assert server.stop() == 0
+    assert said_of_callback(server) == [
+        *(f"callback ehr did not take an answer: it answered {status}" for status in (500, 503, 429)),
+        "callback ehr takes answers again",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "why"), [(None, "refused|failed"), (b"SSH-2.0\r\n\r\n", "no reply that is HTTP")]
+)
+def test_log_says_once_why_a_receiver_cannot_be_reached(
+    reply: bytes | None, why: str, launch: Callable[..., Any], variables: Any, draw: Any
+):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while reply is not None:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.sendall(reply)
+
+        thread = threading.Thread(target=serve)
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        if reply is None:
+            listener.close()
+        thread.start()
+        with launch(**variables(address)) as server:
+            send(server, draw())
+            until(lambda: metric(server, 'triage_webhooks_total{callback="ehr",outcome="failed"}') >= 2)
+            assert server.stop() == 0
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    (said,) = said_of_callback(server)
+    assert re.fullmatch(f"callback ehr did not take an answer: .*({why}).*", said)
 
 
 def test_receiver_may_ask_for_a_pause_by_a_date(launch: Callable[..., Any], variables: Any, draw: Any):
@@ -702,6 +742,7 @@ def test_receiver_s_certificate_is_checked(
                     send(server, draw())
                     failed = 'triage_webhooks_total{callback="ehr",outcome="failed"}'
                     until(lambda failed=failed, server=server: metric(server, failed) > 0)  # type: ignore[misc]
+                    assert "certificate verify failed" in said_of_callback(server)[0]
                 else:
                     receiver.wait(1)
                 assert server.stop() == 0

@@ -23,6 +23,8 @@ class Reply:
     status: int | None
     """None: no reply in time, or none that is HTTP."""
     retry_after_s: float = 0.0
+    fault: str = ""
+    """Why there is no status, for the operator; says nothing of the message."""
 
     @property
     def is_accepted(self) -> bool:
@@ -43,8 +45,12 @@ async def deliver(callback: Callback, message_id: str, timestamp: int, body: byt
     try:
         async with asyncio.timeout(TIMEOUT_S):
             return await _post(callback, head.encode("ascii") + body)
-    except (OSError, TimeoutError, ValueError, EOFError, asyncio.LimitOverrunError):
-        return Reply(None)
+    except TimeoutError:
+        return Reply(None, fault=f"no reply within {TIMEOUT_S:g} s")
+    except OSError as error:  # a name that is not found, a refused connection, a certificate
+        return Reply(None, fault=str(error) or type(error).__name__)
+    except (ValueError, EOFError, asyncio.LimitOverrunError):
+        return Reply(None, fault="no reply that is HTTP")
 
 
 async def _post(callback: Callback, request: bytes) -> Reply:

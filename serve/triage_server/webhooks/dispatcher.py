@@ -69,6 +69,8 @@ class Dispatcher:
         self._wake_event = asyncio.Event()
         self._in_flight: dict[str, tuple[Callback, asyncio.Task[None]]] = {}
         self._unsaved: dict[str, _UnsavedProgress] = {}
+        self._faults: dict[str, str] = {}
+        """By callback: why the last attempt failed; none: it did not."""
         self._drain_deadline = math.inf
         self._last_sweep = -math.inf
 
@@ -174,7 +176,8 @@ class Dispatcher:
             reply = await deliver(callback, entry.case_id, int(time.time()), event_payload(entry, answer))
         except Exception as error:  # whatever it was, it counts as an attempt without reply
             log.error("delivery failed", exc_info=error, extra={"fields": {"case_id": entry.case_id}})
-            reply = Reply(None)
+            reply = Reply(None, fault="internal error")
+        self._log_change(callback.name, reply)
         if reply.is_accepted:
             await self._settle(entry, progress, "delivered", reply.status)
             return
@@ -184,6 +187,16 @@ class Dispatcher:
                 await self._postpone(entry, progress, reply)
                 return
         await self._settle(entry, progress, "undelivered", reply.status)
+
+    def _log_change(self, callback: str, reply: Reply) -> None:
+        """Log why deliveries begin to fail, once for each cause, and that they succeed again."""
+        before = self._faults.pop(callback, "")
+        if not reply.is_accepted:
+            self._faults[callback] = reply.fault or f"it answered {reply.status}"
+            if self._faults[callback] != before:
+                log.warning("callback %s did not take an answer: %s", callback, self._faults[callback])
+        elif before:
+            log.info("callback %s takes answers again", callback)
 
     async def _settle(
         self, entry: OutboxEntry, progress: _UnsavedProgress, state: Outcome, status: int | None
