@@ -151,6 +151,7 @@ def test_many_referred_cases_uphold_it(capsys, bundle, table, tmp_path):
     status, said, _ = watch(capsys, bundle, table(cases), "--json", written)
     assert status == 0
     assert "the certificate HOLDS: a lower sensitivity is refuted" in said
+    assert "no case is below the threshold, so no miss can be among them" in said
     bound = lower_bound(0.95, np.zeros(300, dtype=bool), np.ones(300))
     assert json.loads(written.read_text())["lower_bound"] == pytest.approx(bound)
 
@@ -299,6 +300,21 @@ def test_a_cell_that_cannot_be_used_is_named_by_its_line_and_not_quoted(table, c
     with pytest.raises(DataError, match=re.escape(f"line 3: {said}")) as refused:
         read_cases([path])
     assert not cell or cell not in str(refused.value).removeprefix(str(path))
+
+
+@pytest.mark.parametrize("share", ["0", "0.1"])
+def test_a_share_that_depends_on_the_answer_is_refused(capsys, bundle, table, share):
+    """All referred cases are followed up, so some would write 1: the bound rises, and no miss is sought."""
+    referred, below = ("true", "needs_in_person", "1", "true"), ("", "below_threshold", share, "false")
+    status, said, error = watch(capsys, bundle, table([referred, below] * 150))
+    assert (status, said) == (2, "")
+    assert "the share that was in force when the case arrived, whatever was answered" in error
+    in_force = [("true", "needs_in_person", share, "false"), below] * 150
+    said = watch(capsys, bundle, table(in_force))[1]
+    assert "UNDECIDED" in said
+    assert "no case is below" not in said
+    once_changed = [referred, ("false", "below_threshold", "1", "true")] * 2 + in_force
+    assert watch(capsys, bundle, table(once_changed))[0] == 0
 
 
 @pytest.mark.parametrize(("share", "drawn"), [("0", "true"), ("1", "false")])

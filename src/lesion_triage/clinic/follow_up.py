@@ -6,7 +6,7 @@ Imports bundle, data's tables, numpy and the exception tree.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -29,6 +29,8 @@ COLUMNS = (
     "drawn",
     "needs_in_person",
 )
+_NO_CHANCE = 10
+"""So many cases of each kind, and more, do not differ in their share because it was once changed."""
 _FIRST_YEAR, _LAST_YEAR = 2000, 2099
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -84,7 +86,8 @@ def read_cases(tables: Sequence[Path]) -> list[FollowedCase]:
 
     Raises:
         DataError: a table cannot be read, lacks a column, or has a case twice or a cell that cannot be used;
-            or two tables have different cases under one name. The message names the line, and quotes no cell.
+            or two tables have different cases under one name; or the share depends on the answer. The message
+            names the line, and quotes no cell.
     """
     cases: dict[str, FollowedCase] = {}
     for table in tables:
@@ -96,6 +99,7 @@ def read_cases(tables: Sequence[Path]) -> list[FollowedCase]:
                     "a name of its own."
                 )
             cases[case.case] = case
+    _refuse_share_by_answer(cases.values())
     # The page writes whole seconds: cases of one second stay in the order of the tables.
     return sorted(cases.values(), key=lambda one: one.arrived_at)
 
@@ -135,6 +139,21 @@ def parse_day(text: str) -> datetime:
     """
     day = date.fromisoformat(text)
     return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+def _refuse_share_by_answer(cases: Collection[FollowedCase]) -> None:
+    """Raise if the share says that all referred cases are followed up: so they are, but it is not the share.
+
+    Misses would seem so easy to find that their absence proved a high sensitivity, also where none is sought.
+    """
+    referred = [case.share == 1 for case in cases if not case.missed]
+    below = [case.share == 1 for case in cases if case.missed]
+    if min(len(referred), len(below)) >= _NO_CHANCE and all(referred) and not any(below):
+        raise DataError(
+            "the tables have follow_up_share 1 for each case that was referred or not scored, and for none "
+            "below the threshold; give the share that was in force when the case arrived, whatever was "
+            "answered."
+        )
 
 
 def _as_answered(case: FollowedCase) -> tuple[object, ...]:

@@ -223,6 +223,11 @@ def _lines(found: Watch) -> Iterator[str]:
             f"{missing} outcome(s) are missing: what follows holds only if that has nothing to do with what "
             "they are; end with --until where they are not in yet"
         )
+    if not found.below_threshold:
+        yield (
+            "WARNING: no case is below the threshold, so no miss can be among them: if such cases were "
+            "answered and are not in the tables, nothing of what follows holds"
+        )
     if found.later_cases:
         reach = "; the certificate counts patients, so nothing here can show that it holds"
         yield (
