@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import gc
 
 
 def release_freed_memory() -> None:
@@ -12,7 +11,6 @@ def release_freed_memory() -> None:
     Loading a network copies its weights several times. What is freed in between stays with the C library, and
     is more than the weights themselves.
     """
-    gc.collect()  # a request is in reference cycles, which keep the bundle that answered it
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

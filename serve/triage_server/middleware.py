@@ -1,6 +1,6 @@
 """Around every request: its id, its log line, and an answer even if something inside fails.
 
-Also logs what is refused before it is a request, and failed TLS handshakes. Imports the counters and the
+Also logs what is refused before it is a request, and failed TLS handshakes. Imports the counters, the service and the
 problems. A log line never holds a file name, a body, a query string or a header value but the request id.
 """
 
@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from triage_server.error_responses import response_to
 from triage_server.problems import RequestError
+from triage_server.service import forget_service
 from triage_server.telemetry import Telemetry
 from triage_server.timestamps import format_timestamp
 
@@ -108,6 +109,7 @@ class RequestLogMiddleware:
                 exchange.status = CLIENT_CLOSED_REQUEST
             exchange.count(self._telemetry)
             log.info("request", extra={"fields": exchange.log_fields()})
+            forget_service(scope)
 
 
 class _Exchange:

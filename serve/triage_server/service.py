@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from lesion_triage.bundle.scorer import Scorer
 from lesion_triage.bundle.store import Bundle
@@ -48,6 +49,11 @@ def service_of(request: Request) -> Service:
     if "service" not in state:
         state["service"] = request.app.state.service
     return cast("Service", state["service"])
+
+
+def forget_service(scope: Scope) -> None:
+    """Let go of the service of a finished request: its connection may stay open, and keep the bundle."""
+    scope["state"].pop("service", None)
 
 
 def language_of(request: Request) -> str:

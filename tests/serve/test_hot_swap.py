@@ -31,7 +31,7 @@ from lesion_triage.bundle.store import Bundle, seal
 from triage_server.audit_chain import files_of, verify
 from triage_server.cli import main
 
-JPEG = {"Content-Type": "image/jpeg"}
+JPEG, PNG = {"Content-Type": "image/jpeg"}, {"Content-Type": "image/png"}
 
 
 @pytest.fixture(scope="module")
@@ -214,9 +214,10 @@ def test_a_bundle_that_was_replaced_leaves_the_memory(start: Any, tmp_path: Path
         bundles.append(seal(tmp_path / name, **{**made, "graph": graph, "certificate": certificate}))
     link = tmp_path / "served"
     link.symlink_to(bundles[0].folder)
-    with start(link, tmp_path) as server:
+    with start(link, tmp_path) as server, httpx.Client(timeout=60) as kept_alive:
         before = resident_mb(server)
         for bundle in (bundles[1], bundles[0]):
+            kept_alive.post(f"{server.url}/v1/triage", content=tiny.picture_bytes("below"), headers=PNG)
             point(link, bundle.folder)
             wait_for(lambda bundle=bundle: served(server) == bundle.sha256)  # type: ignore[misc]
             wait_for(lambda: resident_mb(server) < before + 32)
