@@ -1,7 +1,8 @@
 """Around every request: its id, its log line, and an answer even if something inside fails.
 
-Also logs what is refused before it is a request, and failed TLS handshakes. Imports the counters, the service and the
-problems. A log line never holds a file name, a body, a query string or a header value but the request id.
+Also logs what is refused before it is a request, and failed TLS handshakes. Imports the counters, the
+problems and the service. A log line never holds a file name, a body, a query string or a header value but the
+request id.
 """
 
 from __future__ import annotations
