@@ -369,6 +369,12 @@ def test_one_patient_id_for_everybody_unknown_is_remarked_upon_at_the_split(load
     assert "most of their pictures have one patient." in printed
 
 
+def test_photographs_without_a_label_are_counted_at_the_split(load, tmp_path, capsys):
+    overrides = own_pictures(tmp_path / "pictures", 60, lambda number: "" if number < 7 else number % 2 == 0)
+    pipeline.run_verb("split", load(*overrides), tmp_path / "runs")
+    assert "  7 photographs without a label are in no split\n" in capsys.readouterr().out
+
+
 def test_dropped_pictures_are_counted_on_the_console_and_named_in_a_file(load, tmp_path, capsys):
     overrides = own_pictures(tmp_path / "pictures", 60, lambda number: number % 2 == 0, without=range(4))
     made = pipeline.run_verb("manifest", load(*overrides), tmp_path / "runs")

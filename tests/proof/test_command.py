@@ -144,6 +144,16 @@ def test_a_page_that_cannot_keep_the_findings_is_refused_before_any_draw(recorde
     assert "calibration sets" not in capsys.readouterr().out
 
 
+def test_a_page_whose_figures_would_need_its_own_name_is_refused_before_the_draws(
+    capsys, kept_on, tmp_path, recorded
+):
+    (tmp_path / "scores.csv").write_bytes(recorded.read_bytes())
+    bare = kept_on.rename(tmp_path / "page")
+    with pytest.raises(RunError, match="expected a page with a suffix"):
+        command.main(parsed("--experiment", str(tmp_path), "--page", str(bare), "--no-tracking"))
+    assert "calibration sets" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("option", "minimum"), [("--draws", command._FEWEST_DRAWS), ("--seed", 0)])
 @pytest.mark.parametrize("said", ["-1", "abc", "1.5", ""])
 def test_a_number_that_cannot_be_used_is_refused_in_one_sentence(capsys, option, minimum, said):

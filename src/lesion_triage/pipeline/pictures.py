@@ -170,6 +170,8 @@ def make_split(run: Run, tracker: Tracker) -> None:
     for name in split.SPLITS:
         photographs, cases, positives = _count(records(run, name))
         echo(f"  {name}: {photographs} photographs, {cases} cases, {positives} positive")
+    if made.left_out:
+        echo(f"  {made.left_out} photographs without a label are in no split")
     found = split.find_oversized_group(known, made)
     if found is not None:
         echo(

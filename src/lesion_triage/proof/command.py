@@ -12,6 +12,7 @@ from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.config import Config
 from lesion_triage.console import echo, integer_from
+from lesion_triage.errors import RunError
 from lesion_triage.proof import figures, page
 from lesion_triage.proof.findings import Findings, prove
 from lesion_triage.proof.pool import read, record
@@ -89,6 +90,11 @@ def main(arguments: argparse.Namespace) -> int:
         )
         return 0
     page.around(arguments.page)  # a bad page fails now, and not after minutes of draws
+    if not arguments.page.suffix:
+        raise RunError(
+            f"{arguments.page}: expected a page with a suffix, such as .md; "
+            "the folder of the figures is named without it."
+        )
     found = prove(read(table), arguments.draws, arguments.seed, not arguments.no_mapie)
     echo(page.markdown(found))
     results = keep(found, arguments.experiment, arguments.page)
