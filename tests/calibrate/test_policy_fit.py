@@ -69,6 +69,25 @@ def test_calibrator_sees_validation_cases_alone():
     assert first.threshold != second.threshold
 
 
+@pytest.mark.parametrize(("refused", "words"), [(True, "need an in-person visit"), (False, "need none")])
+def test_a_gate_that_refuses_a_whole_class_is_named_and_not_the_size_of_the_split(refused, words):
+    table = predictions("validation", 40, 10, ungradable=0.0)
+    rows = [
+        replace(row, logit=None, novelty=None, quality_codes="image_too_dark image_too_small")
+        if row.needs_in_person is refused
+        else row
+        for row in table.rows
+    ]
+    dark = sum(row.logit is None for row in rows)
+    said = (
+        rf"no photograph .* of the {10 if refused else 30} cases .* that {words} \(.*image_too_dark {dark}, "
+    )
+    with pytest.raises(CalibrationError, match=said) as caught:
+        certified(validation=replace(table, rows=tuple(rows)))
+    assert "look at these photographs" in str(caught.value)
+    assert "enlarge" not in str(caught.value)
+
+
 def test_threshold_and_bands_see_calibration_cases_alone():
     table = predictions("validation", seed=9)
     assert certified(validation=table)[0].calibrator != certified()[0].calibrator

@@ -72,12 +72,31 @@ def fit_calibrator(validation: Predictions, config: Calibrate) -> Calibrator:
         PredictionsError: a row whose outcome is unknown.
     """
     _require_split(validation, "validation")
-    gradable = tuple(case for case in gather_cases(validation) if case.gradable)
+    cases = gather_cases(validation)
+    gradable = tuple(case for case in cases if case.gradable)
+    _require_both_classes_gradable(cases, gradable)
     logits = np.array([case.logit(config.aggregation) for case in gradable], dtype=np.float64)
     positive, kind = positive_mask(gradable), config.calibrator
     if kind == "auto":
         kind, _ = calibrators.choose(logits, positive, [case.unit_id for case in gradable])
     return calibrators.fit(kind, logits, positive)
+
+
+def _require_both_classes_gradable(cases: Sequence[Case], gradable: Sequence[Case]) -> None:
+    """Refuse a split that has a class of which the gates let no case through: enlarging it would not help.
+
+    A class that the split lacks altogether is for the calibrator to refuse.
+    """
+    for needs, words in ((True, "need an in-person visit"), (False, "need none")):
+        found = [case for case in cases if case.needs_in_person == needs]
+        if found and not any(case.needs_in_person == needs for case in gradable):
+            codes = Counter(code for case in found for row in case.rows for code in row.quality_codes.split())
+            refused = ", ".join(f"{code} {photographs}" for code, photographs in codes.most_common())
+            raise CalibrationError(
+                f"the gates let no photograph through of the {len(found)} cases of split 'validation' that "
+                f"{words} (photographs refused: {refused}), and a calibrator needs cases of both classes; "
+                "look at these photographs before you change calibrate.quality or calibrate.novelty_share."
+            )
 
 
 def certify(
