@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 
 from lesion_triage import pipeline
@@ -51,6 +53,13 @@ def config(backbone: str = "test_efficientnet", drop_rate: float = 0.2, **train_
 
 def ensemble(members: int, teacher_share: float = 0.5) -> Ensemble:
     return Ensemble(members=members, combine="distil", teacher_share=teacher_share)
+
+
+def half_precision() -> Fabric:
+    """Fabric offers losses that are scaled on GPUs alone; the scaler itself runs anywhere."""
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu")])
+    fabric.launch()
+    return fabric
 
 
 def pictures(cases: int, seed: int) -> Pictures:

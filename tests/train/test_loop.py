@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import chain, repeat
 
 import numpy as np
 import pytest
 import torch
-from drawn import TRAINING, VALIDATION, config, same, weights
+from drawn import TRAINING, VALIDATION, config, half_precision, same, weights
 from sklearn.metrics import roc_auc_score
 
 from lesion_triage.errors import DivergedError, TrainingError
-from lesion_triage.train import checkpoint, validation
+from lesion_triage.train import checkpoint, distributed, loop, validation
 from lesion_triage.train.loop import Listener, train
+from lesion_triage.train.training_state import TrainingState
 
 
 class PlugPulledError(Exception):
@@ -84,6 +86,29 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_whole_epoch(tmp_path)
     with pytest.raises(TrainingError, match=said):
         train(config(learning_rate=1e38, epochs=4), TRAINING, VALIDATION, tmp_path, "key")
     assert not (tmp_path / checkpoint.CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(("broken_steps", "stops"), [(3, False), (10**6, True)])
+def test_16_bit_training_survives_an_overflow_but_not_a_gradient_that_stays_broken(
+    tmp_path, monkeypatch, broken_steps, stops
+):
+    class Broken(TrainingState):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            factors = chain(repeat(float("nan"), broken_steps), repeat(1.0))
+            weight = next(one for one in self.network.parameters() if one.requires_grad)
+            weight.register_hook(lambda gradient: gradient * next(factors))
+
+    monkeypatch.setattr(loop, "TrainingState", Broken)
+    monkeypatch.setattr(distributed, "launch_processes", lambda _: half_precision())
+    recipe = config(epochs=6)
+    if stops:
+        with pytest.raises(DivergedError, match=r"gradient is not finite \(loss \S+\) in epoch 6,.*32-true"):
+            train(recipe, TRAINING, VALIDATION, tmp_path, "key")
+        assert not (tmp_path / checkpoint.CHECKPOINT).exists()
+    else:
+        curve = train(recipe, TRAINING, VALIDATION, tmp_path, "key")
+        assert curve[-1].loss < curve[0].loss
 
 
 def test_a_network_that_breaks_in_the_last_batch_of_an_epoch_has_diverged_and_nothing_of_it_is_kept(tmp_path):

@@ -218,7 +218,7 @@ def _run_epoch(
         part = _backward(fabric, state, stream, order, weights, config, number)
         due = fabric.is_global_zero and time.monotonic() - written >= 60 * c.checkpoint_minutes
         loss, norm, save, stop = _sync_step(fabric, part, due, interruption.received_signal is not None)
-        if not math.isfinite(loss) or not (math.isfinite(norm) or state.uses_loss_scaling):
+        if not math.isfinite(loss) or not (math.isfinite(norm) or state.may_skip_step()):
             _raise_diverged(fabric, job, order, number, part, loss)
         state.optimizer.step()
         state.ema.update(step)

@@ -25,6 +25,8 @@ from lesion_triage.train.state_files import Progress
 from lesion_triage.train.strided_pointwise import leave_pixels_out_first
 from lesion_triage.train.weights import create_backbone
 
+MIN_LOSS_SCALE = 1e-4  # of 16-bit losses; as fairseq's. From torch's first scale, 30 steps skipped in a row
+
 
 class TrainingState:
     """Network, average, optimiser and scaler, set up on their devices.
@@ -71,10 +73,15 @@ class TrainingState:
         )  # last: the tensors must be those on the device
         self.progress = Progress()
 
-    @property
-    def uses_loss_scaling(self) -> bool:
-        """Whether losses are scaled, so that a gradient overflow skips the step instead of failing."""
-        return getattr(self._fabric.strategy.precision, "scaler", None) is not None
+    def may_skip_step(self) -> bool:
+        """Whether a gradient that is not finite may be an overflow of a scaled loss.
+
+        Then the scaler skips the step and halves the scale. If the gradient is still not finite at the
+        smallest scale, halving does not help: without a limit every further step would be skipped, and the
+        run would end with the weights it began with.
+        """
+        scaler = getattr(self._fabric.strategy.precision, "scaler", None)
+        return scaler is not None and scaler.get_scale() > MIN_LOSS_SCALE
 
     def train_mode(self) -> None:
         """Switch to training mode, except for what is frozen."""
