@@ -174,7 +174,7 @@ def test_exact_interval_is_that_of_scipy(successes, trials):
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
-@pytest.mark.parametrize("trials", [1, 2, 3, 7, 59, 140, 1_001, 12_345, 200_000])
+@pytest.mark.parametrize("trials", [1, 2, 3, 7, 59, 140, 1_001, 12_345, 200_000, 5_000_000])
 def test_exact_intervals_of_report_and_server_are_scipy_s_quantiles_of_beta(trials, confidence):
     """The server has its own, because it imports nothing of ``calibrate``."""
     half = (1 - confidence) / 2

@@ -43,13 +43,19 @@ class Comparison:
     elsewhere: int = 0
     """How many of its cases were answered in files before these."""
     down: list[str] = field(default_factory=list)
-    """Line number and request id of each case that would have moved down."""
+    """Line number and request id of each case that would have moved down, if the tally lists them."""
 
 
 class Tally:
     """Counts comparisons from the lines of a log, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, lists_cases: bool = True) -> None:
+        """Count from nothing.
+
+        Args:
+            lists_cases: whether to keep each case that would have moved down, which takes memory.
+        """
+        self._lists_cases = lists_cases
         self.pairs: dict[tuple[str, str], Comparison] = {}
         self._answers: defaultdict[str, array[int]] = defaultdict(lambda: array("Q"))
         """Line numbers of each bundle's answers, ascending."""
@@ -78,7 +84,7 @@ class Tally:
         pair.compared += 1
         moved = [(name, str(fields[name])) for name in ("referral", "band")]
         pair.counts.update(moved)
-        if any(where == "down" for _, where in moved):
+        if self._lists_cases and any(where == "down" for _, where in moved):
             what = "referral" if moved[0][1] == "down" else "band"
             pair.down.append(f"{of['sequence']}  {fields['request_id']}  {what}")
 
@@ -101,11 +107,17 @@ def exact_interval(successes: int, trials: int, confidence: float = 0.95) -> tup
 
 
 def _root(others: int, trials: int, tail: float) -> float:
-    """Success probability at which ``others`` or fewer failures have probability ``tail``; by bisection."""
-    count = np.arange(others + 1)
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
-    ways = logs[trials] - logs[count] - logs[trials - count]
-    low, high = 0.0, 1.0
+    """Success probability at which ``others`` or fewer failures have probability ``tail``; by bisection.
+
+    The root is below the observed proportion, where the tail is at least 1/2. There, with c = ``others``, the
+    term of c - k failures is at most exp(-k**2 / 2c) of that of c, so that terms beyond 10 sqrt(c) count for
+    less than c * 2e-22.
+    """
+    count = np.arange(max(0, others - math.ceil(10 * math.sqrt(others))), others + 1)
+    last = math.lgamma(trials + 1) - math.lgamma(others + 1) - math.lgamma(trials - others + 1)
+    steps = np.log(count[1:]) - np.log(trials - count[1:] + 1)  # between the logarithms of two coefficients
+    ways = last + np.append(np.cumsum(steps[::-1])[::-1], 0.0)
+    low, high = 0.0, (trials - others) / trials
     for _ in range(60):
         chance = (low + high) / 2
         terms = ways + (trials - count) * math.log(chance) + count * math.log1p(-chance)
@@ -136,7 +148,7 @@ def _report(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--confidence is {arguments.confidence}, expected a number between 0 and 1.")
     if not arguments.path.exists():
         raise AuditLogError(f"{arguments.path}: no such log.")
-    tally = Tally()
+    tally = Tally(lists_cases=arguments.cases)
     verify(arguments.path, since=arguments.since, each=tally.line)
     if not tally.pairs:
         raise AuditLogError(f"{arguments.path}: no shadow has scored a case in this log.")

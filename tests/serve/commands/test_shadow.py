@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from math import comb
 from pathlib import Path
@@ -38,6 +39,18 @@ def test_nothing_seen_has_the_closed_form() -> None:
     assert exact_interval(0, 100_000)[1] == pytest.approx(1 - 0.025 ** (1 / 100_000))
 
 
+def test_interval_of_millions_of_cases_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        low, high = exact_interval(2_000_000, 5_000_000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    half_width = 1.959964 * (0.4 * 0.6 / 5_000_000) ** 0.5  # normal approximation
+    assert (0.4 - low, high - 0.4) == pytest.approx((half_width, half_width), rel=1e-3)
+    assert peak < 5_000_000  # a byte for each case
+
+
 def answer(sequence: int, bundle: str = "a") -> dict[str, object]:
     return {"event": "answer", "bundle_sha256": bundle, "sequence": sequence}
 
@@ -59,6 +72,14 @@ def test_answers_that_no_shadow_saw_are_counted() -> None:
     assert tally.answered("a", "s") == 3
     (pair,) = tally.pairs.values()
     assert (pair.compared, pair.failed, pair.down) == (2, 1, ["1  r  band", "3  r  band"])
+
+
+def test_cases_moved_down_are_kept_only_to_be_listed() -> None:
+    tally = Tally(lists_cases=False)
+    for line in (answer(1), compared(1)):
+        tally.line(line)
+    (pair,) = tally.pairs.values()
+    assert (pair.counts["band", "down"], pair.down) == (1, [])
 
 
 def test_answers_given_before_the_shadow_s_first_word_are_counted() -> None:
