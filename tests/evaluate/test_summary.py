@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lesion_triage.calibrate.metrics import proportion
+from lesion_triage.config import Config
 from lesion_triage.errors import DataError
 from lesion_triage.evaluate.summary import summary
 
@@ -183,3 +184,43 @@ def test_missed_lesions_are_not_called_patients_where_patients_are_the_unit(writ
     assert "Positive lesions below the threshold: 1 of 3." in text
     assert "with 2 positive lesions below the threshold." in text
     assert "patients below" not in text
+
+
+@pytest.fixture
+def in_runs(tmp_path: Path):
+    """Folders of runs, each with results and the configuration that its changes make."""
+
+    def write(*changes: dict) -> list[Path]:
+        folders = [tmp_path / f"run-{number}" for number, _ in enumerate(changes)]
+        for number, (folder, change) in enumerate(zip(folders, changes, strict=True)):
+            (folder / "report").mkdir(parents=True)
+            (folder / "report" / "results.json").write_text(json.dumps(results(0.9 + number / 100)))
+            config = {"name": "x", "seed": number, "data": {"source": "synthetic"}, **change}
+            (folder / "config.yaml").write_text(Config.model_validate(config).to_yaml())
+        return folders
+
+    return write
+
+
+def test_the_folder_of_a_run_stands_for_its_results(in_runs):
+    folders = in_runs({}, {})
+    assert summary(folders) == summary([folder / "report" / "results.json" for folder in folders])
+
+
+def test_another_place_of_the_weights_and_a_second_look_are_no_other_recipe(in_runs):
+    again = {"calibrate": {"second_look": "a reason"}}
+    elsewhere = {"train": {"workers": 7}, "model": {"weights": "/somewhere/weights.safetensors"}}
+    assert "These runs differ" not in summary(
+        in_runs({"model": {"weights": "weights.safetensors"}}, again | elsewhere)
+    )
+
+
+def test_the_table_names_the_keys_in_which_recipes_differ(in_runs):
+    table = summary(in_runs({}, {"pixels": {"size_px": 96}, "train": {"epochs": 2}}, {}))
+    assert table.endswith("the seed: pixels.size_px, train.epochs. The means are over different recipes.\n")
+
+
+def test_a_configuration_that_this_version_cannot_read_hides_no_table(in_runs):
+    folders = in_runs({}, {})
+    (folders[0] / "config.yaml").write_text("name: x\nobsolete: 1\n")
+    assert summary(folders).startswith("| test split")

@@ -1,6 +1,6 @@
 """``lesion-triage summary``: several evaluations of one configuration in one table, as in README.
 
-Imports this package and the errors.
+Imports this package, the configuration file and the errors.
 
 Each row has the mean over the runs and two uncertainties that must not be mixed:
 
@@ -20,7 +20,8 @@ from pathlib import Path
 from statistics import mean, median_low
 from typing import Any
 
-from lesion_triage.errors import DataError
+from lesion_triage import config_file
+from lesion_triage.errors import ConfigError, DataError
 from lesion_triage.evaluate.intervals import interval_of
 
 _SLICES = ("all", "histology_confirmed", "without_vidir_molemax")
@@ -30,6 +31,8 @@ _METRICS = (
     ("specificity", "specificity"),
     ("referral_rate", "referral rate"),
 )
+_IN_A_RUN = Path("report", "results.json")
+_CONFIG = "config.yaml"  # in a run's folder
 _SPLITS_HASH = "splits_sha256"
 _MUST_MATCH = ("manifest_sha256", _SPLITS_HASH, "split", "unit")
 _REQUIRED = (*_MUST_MATCH, "slices", "parity", "photographs", "positives", "missed")
@@ -37,7 +40,12 @@ _REQUIRED = (*_MUST_MATCH, "slices", "parity", "photographs", "positives", "miss
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument("results", type=Path, nargs="+", help="results.json of evaluations on the same split")
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        help="results.json of evaluations on the same split, or folders of evaluated runs",
+    )
     parser.add_argument("--deals", action="store_true", help="each run has a split of its own")
 
 
@@ -51,7 +59,7 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
     """A Markdown table of ``results.json`` files, all of one split or each of another deal.
 
     Args:
-        paths: the files.
+        paths: the files, or folders of runs that have one.
         deals: each run split the same pictures with another seed, so the mean is over that chance as well.
             Some pictures are in several test splits: the deals are not independent.
 
@@ -59,6 +67,7 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
         DataError: a file is missing or is no ``results.json``; without ``deals``, the runs were tested on
             different cases; with it, on different pictures, or two on the same split; two are of one bundle.
     """
+    paths = [path / _IN_A_RUN if path.is_dir() else path for path in paths]
     runs = [_read(path) for path in paths]
     for key in _MUST_MATCH:
         if len({run[key] for run in runs}) > 1 and not (deals and key == _SPLITS_HASH):
@@ -81,7 +90,7 @@ def summary(paths: Sequence[Path], *, deals: bool = False) -> str:
     missed = ", ".join(f"{run['missed']} of {run['positives']}" for run in runs)
     # A case is one lesion, even if the certificate and the intervals count patients.
     lines += ["", f"Positive lesions below the threshold: {missed}.{_parity_text(runs)}"]
-    return "\n".join([*lines, *_group_cost_lines(runs)]) + "\n"
+    return "\n".join([*lines, *_group_cost_lines(runs), *_recipe_lines(paths)]) + "\n"
 
 
 def _refuse_repeated_bundle(paths: Sequence[Path], runs: Sequence[dict[str, Any]]) -> None:
@@ -91,6 +100,35 @@ def _refuse_repeated_bundle(paths: Sequence[Path], runs: Sequence[dict[str, Any]
         bundle = run.get("bundle_sha256")
         if bundle and (known := first.setdefault(bundle, path)) is not path:
             raise DataError(f"{known} and {path} are results of one bundle; leave one of them out.")
+
+
+def _recipe_lines(paths: Sequence[Path]) -> list[str]:
+    """What differs beside the seed, of those files that lie in the folder of a run."""
+    recipes = [recipe for path in paths if (recipe := _recipe(path))]
+    differing = sorted(
+        {key for one in recipes for key in one if any(other.get(key) != one[key] for other in recipes)}
+    )
+    if not differing:
+        return []
+    told = f"These runs differ in more than the seed: {', '.join(differing)}."
+    return ["", f"{told} The means are over different recipes."]
+
+
+def _recipe(path: Path) -> dict[str, Any]:
+    """What of the configuration decides the result, by key; empty: no run's file, or of another version."""
+    try:
+        config = config_file.load(path.parent.parent / _CONFIG, frozen=True)
+    except ConfigError:
+        return {}
+    sections = {
+        "pixels": config.pixels.model_dump(),
+        "model": {**config.model.model_dump(), "weights": Path(config.model.weights).name},
+        "train": config.train.recipe(),
+        "ensemble": config.ensemble.recipe() if config.ensemble.size > 1 else {"members": 1},
+        "calibrate": config.calibrate.model_dump(exclude={"second_look"}),
+        "export": config.export.model_dump(),
+    }
+    return {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
 
 
 def _parity_text(runs: Sequence[dict[str, Any]]) -> str:
