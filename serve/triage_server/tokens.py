@@ -90,6 +90,15 @@ class KeySet:
             await self._wait_for_refresh()
         return self._find(key_id)
 
+    async def get_replacement(self, key_id: str | None, former: jwt.PyJWK) -> jwt.PyJWK | None:
+        """The key that was published since in place of ``former``, under its id; None if none was.
+
+        A provider that replaces a key should give it a new id, but some do not.
+        """
+        await self._wait_for_refresh()
+        key = self._find(key_id)
+        return None if key is former else key
+
     async def is_fresh(self) -> bool:
         """Whether the keys are fresh enough. Old ones are refreshed; only stale ones are waited for."""
         if self._age > STALE_S:
@@ -211,21 +220,35 @@ class TokenVerifier:
             key = await self._keys.get_key(key_id)
             if key is None:
                 return None
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=list(ALGORITHMS),
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY_S,
-                options={"require": ["exp", "iss", "aud", "sub"]},
-            )
+            try:
+                claims = self._decode(token, key)
+            except (jwt.InvalidSignatureError, jwt.InvalidAlgorithmError):
+                key = await self._keys.get_replacement(key_id, key)
+                if key is None:
+                    return None
+                claims = self._decode(token, key)
             subject = str(claims["sub"])
             subject.encode()  # half a surrogate pair, which JSON can write and UTF-8 cannot, names nobody
             expires_at = float(claims["exp"])
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             return None
         return VerifiedToken(self._issuer, subject, _scopes(claims), expires_at)
+
+    def _decode(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        """The claims, verified.
+
+        Raises:
+            jwt.PyJWTError: they are not valid here, now, or another key signed them.
+        """
+        return jwt.decode(
+            token,
+            key,
+            algorithms=list(ALGORITHMS),
+            audience=self._audience,
+            issuer=self._issuer,
+            leeway=LEEWAY_S,
+            options={"require": ["exp", "iss", "aud", "sub"]},
+        )
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[str]:

@@ -25,7 +25,7 @@ import httpx_60s
 from identity_provider import AUDIENCE, ISSUER, Issuer
 from lesion_triage.errors import ConfigError
 from triage_server import tokens
-from triage_server.tokens import KeySet
+from triage_server.tokens import KeySet, TokenVerifier
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -196,6 +196,38 @@ def test_new_key_of_the_issuer_is_found_without_a_restart(issuer: Issuer, monkey
         keys = KeySet(address)
         assert named(asyncio.run(keys.get_key("ES256"))) == "ES256"
         assert asked == [2]
+
+
+@pytest.mark.parametrize("kind", ["RS256", "ES256"])
+def test_key_replaced_under_its_id_is_found_without_a_restart(
+    kind: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+):
+    import asyncio
+
+    monkeypatch.setattr(tokens, "RETRY_S", 0.0)
+    later = Issuer()
+    replaced = next(one for one in later.document()["keys"] if one["kid"] == kind)
+    answers = [issuer.document(), {"keys": [replaced | {"kid": "RS256"}]}]  # also with another algorithm
+    with served([json.dumps(answer).encode() for answer in answers]) as (address, asked):
+        verifier = TokenVerifier(address, ISSUER, AUDIENCE)
+        assert asyncio.run(verifier.verify(issuer.token())) is not None
+        assert asked == [1]
+        assert asyncio.run(verifier.verify(later.token(kind, kid="RS256"))) is not None
+        assert asyncio.run(verifier.verify(issuer.token())) is None
+
+
+def test_forged_tokens_do_not_flood_the_issuer(issuer: Issuer):
+    import asyncio
+
+    async def many() -> None:
+        for _ in range(20):
+            assert await verifier.verify(forged) is None
+
+    forged = Issuer().token()
+    with served([json.dumps(issuer.document()).encode()]) as (address, asked):
+        verifier = TokenVerifier(address, ISSUER, AUDIENCE)
+        asyncio.run(many())
+        assert asked == [1]
 
 
 def test_invented_key_ids_do_not_flood_the_issuer(issuer: Issuer):
