@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from lesion_triage.bundle.document import canonical_json
 from lesion_triage.bundle.files import write_atomically
 from lesion_triage.cards.checklist import Checklist, Filled, counts, fill, page, tally
@@ -18,13 +20,17 @@ from lesion_triage.cards.dossier import (
     AUDIT,
     AUDIT_MODEL,
     CERTIFICATE,
+    CONFIG,
+    CURVE,
     HEADER,
+    OPENINGS,
     RESULTS,
     Dossier,
     Unknown,
     open_run,
 )
-from lesion_triage.cards.forms import CardAudit, CardResults, checked
+from lesion_triage.cards.forms import CardAudit, CardConfig, CardLines, CardResults, CardStage, checked
+from lesion_triage.cards.markdown_tables import STAGES, stage_file
 from lesion_triage.cards.model_card import model_card
 from lesion_triage.cards.stard_ai import STARD_AI
 from lesion_triage.cards.tripod_ai import TRIPOD_AI
@@ -32,6 +38,15 @@ from lesion_triage.errors import RunError
 
 CHECKLISTS: tuple[Checklist, ...] = (TRIPOD_AI, STARD_AI, CLAIM, CLEAR_DERM)
 FOLDER = "cards"
+_FORMS: dict[str, type[BaseModel]] = {
+    RESULTS: CardResults,
+    AUDIT: CardAudit,
+    AUDIT_MODEL: CardAudit,
+    CONFIG: CardConfig,
+    CURVE: CardLines,
+    OPENINGS: CardLines,
+    **{stage_file(name): CardStage for name in STAGES},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +80,7 @@ def write(dossier: Dossier, folder: Path) -> dict[str, str]:
             be written.
         ManifestError, SplitError: a table of the run was altered.
     """
-    for file, form in ((RESULTS, CardResults), (AUDIT, CardAudit), (AUDIT_MODEL, CardAudit)):
+    for file, form in _FORMS.items():
         checked(dossier, file, form)
     try:
         texts, tallies = _render(dossier)

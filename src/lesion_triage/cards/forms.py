@@ -1,13 +1,13 @@
-"""What is read of a run's results and audits; a file of another form is damaged. Imports the dossier.
+"""What is read of a run's files; a file of another form is damaged. Imports the dossier.
 
-``Results`` and ``Audit`` are what a record of change reads, ``CardResults`` and ``CardAudit`` what cards do.
+``Results`` and ``Audit`` are what a record of change reads, the forms that begin with ``Card`` what cards do.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, RootModel, ValidationError
 
 from lesion_triage.bundle.document import first_problem
 from lesion_triage.cards.dossier import Dossier
@@ -101,6 +101,36 @@ class CardAudit(Audit):
     """What cards read of ``audit.json``."""
 
     findings: tuple[_CardFinding, ...]
+
+
+class _CardSource(BaseModel):
+    source: str
+
+
+class _CardData(BaseModel):
+    source: str | None = None
+    mixture: tuple[_CardSource, ...] = ()
+
+
+class _CardEnsemble(BaseModel):
+    members: int | None = None
+
+
+class CardConfig(BaseModel):
+    """What cards compute with of ``config.yaml``; a key that is missing is a blank on the card."""
+
+    data: _CardData = _CardData()
+    ensemble: _CardEnsemble = _CardEnsemble()
+
+
+class CardStage(BaseModel):
+    """What cards read of a stage's record."""
+
+    seconds: float
+
+
+class CardLines(RootModel[list[dict[str, Any]]]):
+    """A learning curve, or the openings of the test split."""
 
 
 def checked(dossier: Dossier, file: str, form: type[BaseModel]) -> dict[str, Any] | None:

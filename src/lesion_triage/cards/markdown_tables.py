@@ -29,7 +29,12 @@ def group_table(title: str, found: Mapping[str, Count]) -> list[str]:
     return table((title, "photographs", "cases", "of them positive"), rows)
 
 
+def stage_file(stage: str) -> str:
+    """A stage's record, relative to the run."""
+    return f"stages/{stage}.json"
+
+
 def stage_times(dossier: Dossier) -> list[tuple[str, float]]:
     """Stages and the seconds they took, if recorded; a stage taken over from earlier keeps its first time."""
-    found = ((name, dossier.get(f"stages/{name}.json", "seconds")) for name in STAGES)
+    found = ((name, dossier.get(stage_file(name), "seconds")) for name in STAGES)
     return [(name, float(seconds)) for name, seconds in found if seconds is not None]
